@@ -1,0 +1,119 @@
+"""The result of a run: its rows, their averages, what was covered, and how it was computed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wwfunc.columns import COLUMNS, SUMMARY
+from wwfunc.layers.coverage import Coverage
+from wwfunc.options import Options
+from wwfunc.records import LayerRecord
+from wwfunc.versions import versions
+
+if TYPE_CHECKING:
+    import pandas
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """How an analysis came about."""
+
+    source: str | None
+    """Path of the checkpoint; None for arrays in memory."""
+    engine: str
+    """What computed the eigenvalues: "host", "jax" or "none"."""
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Analysis:
+    """A row for each layer that was asked for, in the order of the layer ids.
+
+    Examples
+    --------
+    >>> import wwfunc
+    >>> analysis = wwfunc.analyze("examples/digits.safetensors")
+    >>> analysis["conv2"].alpha == analysis.details.set_index("longname").alpha["conv2"]
+    np.True_
+    """
+
+    records: tuple[LayerRecord, ...]
+    coverage: Coverage
+    options: Options
+    provenance: Provenance
+
+    @classmethod
+    def of(
+        cls,
+        records: Iterable[LayerRecord],
+        coverage: Coverage,
+        options: Options,
+        source: str | None,
+        engine: str,
+    ) -> Analysis:
+        """An analysis by the versions that are installed here."""
+        provenance = Provenance(source=source, engine=engine, versions=versions())
+        return cls(
+            records=tuple(records), coverage=coverage, options=options, provenance=provenance
+        )
+
+    def __getitem__(self, longname: str) -> LayerRecord:
+        """The record of a layer, by `longname`, or by tensor name where layers share one."""
+        for record in self.records:
+            if longname in (record.layer.longname, record.layer.tensor):
+                return record
+        raise KeyError(longname)
+
+    def __iter__(self) -> Iterator[LayerRecord]:
+        return iter(self.records)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __repr__(self) -> str:
+        source = self.provenance.source or "memory"
+        return f"<Analysis of {len(self)} layers from {source}, alpha {self.summary['alpha']:.2f}>"
+
+    @property
+    def measured(self) -> Sequence[LayerRecord]:
+        """The records that hold numbers."""
+        return [record for record in self.records if record.measures is not None]
+
+    @property
+    def summary(self) -> dict[str, float]:
+        """Means over layers, each with the number of layers in which it is valid.
+
+        `num_layers` counts the rows; `num_valid_alpha` and so on the rows behind each mean. A
+        failed fit is never averaged, and a mean over nothing is NaN.
+        """
+        summary: dict[str, float] = {"num_layers": len(self.records)}
+        for name in SUMMARY:
+            values = [getattr(record, name) for record in self.records]
+            valid = [value for value in values if not math.isnan(value)]
+            summary[name] = math.fsum(valid) / len(valid) if valid else math.nan
+            summary[f"num_valid_{name}"] = len(valid)
+        return summary
+
+    @property
+    def details(self) -> pandas.DataFrame:
+        """A DataFrame with a row a layer and WeightWatcher's column names."""
+        import pandas
+
+        names = [column.name for column in COLUMNS]
+        return pandas.DataFrame([record.row() for record in self.records], columns=names)
+
+    def save(self, path: str | Path) -> None:
+        """Write everything to a JSON document, atomically; `wwfunc.load_analysis` reads it."""
+        from wwfunc.document import save
+
+        save(self, Path(path))
+
+    def as_document(self) -> dict[str, Any]:
+        """Everything as plain JSON values: see `wwfunc.document`."""
+        from wwfunc.document import as_document
+
+        return as_document(self)

@@ -1,0 +1,206 @@
+"""A checkpoint: named tensors that are read when they are needed, whatever file they come from."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import sys
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from types import MappingProxyType
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+
+Kind = Literal["dense", "embedding", "conv1d", "conv2d", "conv3d"]
+
+_DIGEST_ROWS_BYTES = 1 << 24
+
+
+@runtime_checkable
+class Handle(Protocol):
+    """A tensor that can be described without being read.
+
+    `key` is equal for two handles exactly when they show the same memory or the same bytes of a
+    file, which is how tied tensors are found. `read` may be called from several threads at once
+    and returns an array that must not be written to.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype: ...
+
+    @property
+    def nbytes(self) -> int: ...
+
+    @property
+    def key(self) -> Hashable: ...
+
+    def read(self, rows: slice = slice(None)) -> np.ndarray:
+        """The tensor, or those of its `rows` (positions along the first axis)."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayHandle:
+    """A handle to an array that is in memory: NumPy's, or one that converts itself to NumPy's."""
+
+    array: Any
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.array.shape)
+
+    @property
+    def dtype(self) -> np.dtype:
+        return np.dtype(self.array.dtype)
+
+    @property
+    def nbytes(self) -> int:
+        return int(self.array.nbytes)
+
+    @property
+    def key(self) -> Hashable:
+        if isinstance(self.array, np.ndarray):
+            start = self.array.__array_interface__["data"][0]
+            return start, self.array.shape, self.array.strides, self.array.dtype.str
+        return id(self.array)
+
+    def read(self, rows: slice = slice(None)) -> np.ndarray:
+        view = np.asarray(self.array)[rows] if self.shape else np.asarray(self.array)
+        view = view.view()
+        view.flags.writeable = False
+        return view
+
+
+@dataclass(frozen=True)
+class TensorHint:
+    """What a tensor is, said by someone who knows: a loader, or the user.
+
+    `rows` and `cols` are the axes that become the rows and the columns of the weight matrices;
+    the axes that are left count the slices. `TensorHint("conv2d", rows=(3,), cols=(2,))` is the
+    kernel of a Flax convolution, (height, width, in, out).
+    """
+
+    kind: Kind
+    rows: tuple[int, ...] = (0,)
+    cols: tuple[int, ...] = (1,)
+
+
+class Checkpoint(Mapping[str, Any]):
+    """An immutable, ordered mapping from tensor names to handles.
+
+    As a JAX pytree its leaves are the handles and its structure is the names alone, so that
+    `jax.tree.map(f, a.read(), b.read())` works for two files with the same names.
+
+    Parameters
+    ----------
+    tensors
+        Name to handle; after `read()`, or out of `jax.tree.map`, name to array.
+    metadata
+        Free text that the file carries.
+    config
+        The model's configuration, where the checkpoint has one (`config.json`).
+    hints
+        Name pattern (`fnmatch`) to `TensorHint`; the last pattern that fits decides.
+    source
+        Where it was read from, for messages; None for tensors in memory.
+    """
+
+    def __init__(
+        self,
+        tensors: Mapping[str, Any],
+        *,
+        metadata: Mapping[str, str] | None = None,
+        config: Mapping[str, Any] | None = None,
+        hints: Mapping[str, TensorHint] | None = None,
+        source: str | None = None,
+    ) -> None:
+        self._tensors = MappingProxyType(dict(tensors))
+        self.metadata = MappingProxyType(dict(metadata or {}))
+        self.config = MappingProxyType(dict(config or {}))
+        self.hints = MappingProxyType(dict(hints or {}))
+        self.source = source
+        if "jax" in sys.modules:  # whoever can see the pytree finds it registered
+            importlib.import_module("wwfunc.pytrees")
+
+    def __getitem__(self, name: str) -> Any:
+        return self._tensors[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    # The values may be arrays, whose equality is an array: two checkpoints compare by identity.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    def __repr__(self) -> str:
+        return f"<Checkpoint of {len(self)} tensors from {self.source or 'memory'}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (
+            dict(self._tensors),
+            dict(self.metadata),
+            dict(self.config),
+            dict(self.hints),
+            self.source,
+        )
+
+    def hint(self, name: str) -> TensorHint | None:
+        """The last hint whose pattern fits `name`, or None."""
+        fitting = [hint for pattern, hint in self.hints.items() if fnmatchcase(name, pattern)]
+        return fitting[-1] if fitting else None
+
+    def with_hints(self, hints: Mapping[str, TensorHint]) -> Checkpoint:
+        """The same checkpoint with `hints` on top of its own."""
+        return self._with(self._tensors, {**self.hints, **hints})
+
+    def read(self) -> Checkpoint:
+        """The same checkpoint with every tensor read into a NumPy array."""
+        arrays = {name: np.array(as_handle(leaf).read()) for name, leaf in self.items()}
+        return self._with(arrays, self.hints)
+
+    def digest(self) -> str:
+        """SHA-256 over names, element types, shapes and contents, in the order of the names."""
+        sha = hashlib.sha256()
+        for name in sorted(self):
+            handle = as_handle(self[name])
+            sha.update(repr((name, handle.dtype.name, handle.shape)).encode())
+            for block in _row_blocks(handle):
+                sha.update(np.ascontiguousarray(block).view(np.uint8).data)
+        return sha.hexdigest()
+
+    def _with(self, tensors: Mapping[str, Any], hints: Mapping[str, TensorHint]) -> Checkpoint:
+        return Checkpoint(
+            tensors, metadata=self.metadata, config=self.config, hints=hints, source=self.source
+        )
+
+
+def as_handle(leaf: Any) -> Handle:
+    """`leaf` itself if it is a handle, else a handle to the array that it is."""
+    return leaf if isinstance(leaf, Handle) else ArrayHandle(leaf)
+
+
+def _restore(
+    tensors: dict[str, Any],
+    metadata: dict[str, str],
+    config: dict[str, Any],
+    hints: dict[str, TensorHint],
+    source: str | None,
+) -> Checkpoint:
+    return Checkpoint(tensors, metadata=metadata, config=config, hints=hints, source=source)
+
+
+def _row_blocks(handle: Handle) -> Iterator[np.ndarray]:
+    if not handle.shape or not handle.nbytes:
+        yield np.atleast_1d(handle.read())
+        return
+    step = max(1, _DIGEST_ROWS_BYTES * handle.shape[0] // handle.nbytes)
+    for start in range(0, handle.shape[0], step):
+        yield handle.read(slice(start, start + step))

@@ -1,0 +1,46 @@
+"""The command line: `wwfunc analyze PATH`, `wwfunc describe PATH`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from wwfunc.cli.parser import build_parser
+from wwfunc.errors import WwfuncError
+
+DONE, BAD_INPUT, INTERRUPTED = 0, 1, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command in `argv` and return its exit code.
+
+    0 done; 1 bad input or nothing to analyse, with one line that says what and why; 2 wrong usage
+    (argparse exits by itself); 130 interrupted.
+    """
+    arguments = build_parser().parse_args(argv)
+    logging.getLogger("wwfunc").addHandler(logging.NullHandler())  # messages come as the one line
+    try:
+        return int(arguments.run(arguments))
+    except (WwfuncError, OSError) as cause:
+        print(f"wwfunc: {_one_line(cause)}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("wwfunc: interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def entry_point() -> None:
+    """What the installed command runs."""
+    try:
+        code = main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader (head, less) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = BAD_INPUT
+    sys.exit(code)
+
+
+def _one_line(cause: BaseException) -> str:
+    return " ".join(str(cause).split()) or type(cause).__name__

@@ -1,0 +1,29 @@
+"""`wwfunc analyze PATH`."""
+
+from __future__ import annotations
+
+import argparse
+
+from rich.markup import escape
+
+from wwfunc.cli import common, show
+from wwfunc.pipeline import analyze
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure, print the table and the summary, write the files that were asked for."""
+    common.check_outputs(arguments.output)
+    with show.progress_bar(not arguments.quiet) as progress:
+        analysis = analyze(
+            arguments.path,
+            threads=arguments.threads,
+            progress=progress,
+            **common.given_options(arguments),
+        )
+    if not arguments.quiet:
+        console = show.console()
+        console.print(show.analysis_table(analysis))
+        for line in show.summary_lines(analysis):
+            console.print(escape(line), soft_wrap=True)
+    common.write_outputs(analysis, arguments.output)
+    return common.verdict(analysis, len(analysis.measured))

@@ -1,0 +1,54 @@
+"""What the commands share: options from arguments, files to write, a console."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from wwfunc.analysis import Analysis
+from wwfunc.tables import write_table, writer
+
+_OPTIONS = (
+    "layers",
+    "min_evals",
+    "max_evals",
+    "max_N",
+    "xmin",
+    "xmin_min",
+    "xmax",
+    "threshold",
+    "small_sample",
+)
+
+
+def given_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The analysis options that stand on the command line."""
+    found = {name: getattr(arguments, name, None) for name in _OPTIONS}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def check_outputs(outputs: list[str]) -> None:
+    """Refuse an output that cannot be written before minutes are spent on its contents."""
+    for output in map(Path, outputs):
+        writer(output)
+        if not output.parent.is_dir():
+            raise FileNotFoundError(f"{output}: no folder {output.parent}")
+
+
+def write_outputs(analysis: Analysis, outputs: list[str]) -> None:
+    """Write every file that was asked for."""
+    for output in outputs:
+        write_table(analysis, output)
+
+
+def verdict(analysis: Analysis, rows: int) -> int:
+    """0, or 1 with a line that says why there is nothing to show."""
+    if rows:
+        return 0
+    reasons = [record.status for record in analysis.records]
+    reasons += [row.reason for row in analysis.coverage if row.reason]
+    why = f"; the first reason: {reasons[0]}" if reasons else ""
+    print(f"wwfunc: nothing to analyse in {len(analysis.coverage)} tensors{why}", file=sys.stderr)
+    return 1

@@ -1,0 +1,107 @@
+"""Words and options of the command line."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from importlib import import_module
+
+from wwfunc.options import SMALL_SAMPLES, THRESHOLDS, Selector
+from wwfunc.versions import installed
+
+_EXAMPLES = """examples:
+  wwfunc analyze model.safetensors
+  wwfunc analyze model/ --layers 'encoder.*' --layers -3
+  wwfunc analyze model.safetensors --output layers.csv --output layers.json
+  wwfunc describe model.safetensors
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser; what it returns has a `run` that takes the arguments and returns a code."""
+    parser = argparse.ArgumentParser(
+        prog="wwfunc",
+        description="Diagnose neural networks from their weights alone.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"wwfunc {installed('wwfunc')}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_analyze(commands)
+    _add_describe(commands)
+    return parser
+
+
+def _add_analyze(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser("analyze", help="measure every layer and print a table")
+    _add_selection(command)
+    fit = command.add_argument_group("the fit")
+    fit.add_argument("--xmin", type=float, help="where every tail starts (default: the best fit)")
+    fit.add_argument("--xmin-min", type=float, help="smallest xmin that is tried")
+    fit.add_argument(
+        "--xmax", type=_xmax, help="largest eigenvalue to fit, or -K to leave out the K largest"
+    )
+    fit.add_argument(
+        "--threshold", choices=THRESHOLDS, help="fit eigenvalues above 1e-5, or all resolved ones"
+    )
+    fit.add_argument("--small-sample", choices=SMALL_SAMPLES, help="bias of short tails")
+    command.add_argument("--threads", type=_positive, help="processors to use (default: all)")
+    _add_output(command)
+    command.set_defaults(run=_later("wwfunc.cli.analyze"))
+
+
+def _add_describe(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser("describe", help="list the layers without reading the weights")
+    _add_selection(command)
+    _add_output(command)
+    command.set_defaults(run=_later("wwfunc.cli.describe"))
+
+
+def _add_selection(command: argparse.ArgumentParser) -> None:
+    command.add_argument("path", metavar="PATH", help="safetensors file, index, or model folder")
+    group = command.add_argument_group("selection")
+    group.add_argument(
+        "--layers",
+        action="append",
+        type=_selector,
+        metavar="WHICH",
+        help="layer id, name, type, kind or pattern; -ID leaves one out; may be repeated",
+    )
+    group.add_argument("--min-evals", type=int, help="fewest eigenvalues (default: 8)")
+    group.add_argument("--max-evals", type=int, help="most eigenvalues (default: no limit)")
+    group.add_argument("--max-N", type=int, help="longest side (default: no limit)")
+
+
+def _add_output(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--output",
+        "-o",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="write the rows to FILE: .csv, .json or .parquet; may be repeated",
+    )
+    command.add_argument("--quiet", "-q", action="store_true", help="print no table, no progress")
+
+
+def _later(module: str) -> Callable[[argparse.Namespace], int]:
+    """Import the command when it runs: `--help` stays quick."""
+
+    def run(arguments: argparse.Namespace) -> int:
+        return int(import_module(module).run(arguments))
+
+    return run
+
+
+def _selector(text: str) -> Selector:
+    return int(text) if text.lstrip("-").isdecimal() else text
+
+
+def _xmax(text: str) -> float:
+    return int(text) if text.startswith("-") and text[1:].isdecimal() else float(text)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or text == "0":
+        raise argparse.ArgumentTypeError("a whole number from 1")
+    return int(text)

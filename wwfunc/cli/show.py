@@ -1,0 +1,121 @@
+"""Tables and progress on a terminal, through rich."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from wwfunc.analysis import Analysis
+from wwfunc.pipeline import Progress as Callback
+from wwfunc.records import LayerRecord
+
+MEASURED = ("alpha", "D", "num_pl_spikes", "stable_rank", "log_spectral_norm")
+PIPE_WIDTH = 160
+"""Width of a table that no terminal limits."""
+
+
+def console() -> Console:
+    """Standard output; in a pipe wide enough for long names."""
+    plain = Console(highlight=False)
+    return plain if plain.is_terminal else Console(highlight=False, width=PIPE_WIDTH)
+
+
+@contextmanager
+def progress_bar(show: bool) -> Iterator[Callback | None]:
+    """A bar on standard error while it is a terminal; nothing in a pipe."""
+    errors = Console(stderr=True)
+    if not show or not errors.is_terminal:
+        yield None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=errors, transient=True) as bar:
+        task = bar.add_task("reading", total=None)
+
+        def update(done: int, total: int, name: str) -> None:
+            bar.update(task, completed=done, total=total, description=name)
+
+        yield update
+
+
+def analysis_table(analysis: Analysis) -> Table:
+    """A row a layer: sizes, the fit, its label in words, and how it ended."""
+    table = _table(analysis, *MEASURED, "label")
+    for record in analysis.records:
+        numbers = [_number(getattr(record, name)) for name in MEASURED]
+        table.add_row(*_identity(record), *numbers, label(record))
+    return table
+
+
+def description_table(analysis: Analysis) -> Table:
+    """A row a layer: its sizes and kind, nothing measured."""
+    table = _table(analysis, "evals", "dtype", "parameters")
+    for record in analysis.records:
+        layer = record.layer
+        sizes = (str(layer.num_evals), layer.dtype, f"{layer.num_params:,}")
+        table.add_row(*_identity(record), *sizes)
+    return table
+
+
+def label(record: LayerRecord) -> str:
+    """What alpha says in WeightWatcher's words, or why there is no alpha; remarks behind."""
+    if not record.status.startswith("success"):
+        return record.status
+    return record.status.replace("success", record.warning or "alpha within 2 to 6", 1)
+
+
+def summary_lines(analysis: Analysis) -> Iterator[str]:
+    """Mean metrics and coverage in words."""
+    summary = analysis.summary
+    valid = int(summary["num_valid_alpha"])
+    yield (
+        f"{int(summary['num_layers'])} layers, {valid} with a fit: "
+        f"mean alpha {_number(summary['alpha'])}, "
+        f"alpha_weighted {_number(summary['alpha_weighted'])}, "
+        f"log_spectral_norm {_number(summary['log_spectral_norm'])}, "
+        f"stable_rank {_number(summary['stable_rank'])}"
+    )
+    yield coverage_line(analysis)
+    over = sum(record.warning == "over-trained" for record in analysis.records)
+    under = sum(record.warning == "under-trained" for record in analysis.records)
+    yield (
+        f"labels: {over} over-trained (alpha < 2), {under} under-trained (alpha > 6), "
+        f"{valid - over - under} between"
+    )
+
+
+def coverage_line(analysis: Analysis) -> str:
+    """How much of the checkpoint the rows speak of."""
+    coverage = analysis.coverage
+    return (
+        f"coverage: {coverage.share:.2%} of {coverage.num_params:,} parameters; "
+        f"{len(coverage.skipped)} of {len(coverage)} tensors skipped, each with its reason"
+    )
+
+
+def _table(analysis: Analysis, *columns: str) -> Table:
+    table = Table(title=analysis.provenance.source, title_justify="left", expand=False)
+    table.add_column("id", justify="right")
+    table.add_column("layer", overflow="fold")
+    table.add_column("kind")
+    table.add_column("N x M", justify="right")
+    for name in columns:
+        words = name == "label"
+        table.add_column(name, justify="left" if words else "right", overflow="fold")
+    return table
+
+
+def _identity(record: LayerRecord) -> tuple[str, str, str, str]:
+    layer = record.layer
+    size = f"{layer.N} x {layer.M}" + (f" x {layer.rf}" if layer.rf > 1 else "")
+    return str(layer.layer_id), layer.longname, layer.kind, size
+
+
+def _number(value: float | None) -> str:
+    if value is None or math.isnan(value):
+        return ""
+    return str(value) if isinstance(value, int) else f"{value:.3g}"

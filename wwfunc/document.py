@@ -1,0 +1,155 @@
+"""An Analysis as one JSON document, and back."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wwfunc.analysis import Analysis, Provenance
+from wwfunc.columns import COLUMNS
+from wwfunc.errors import AnalysisFileError
+from wwfunc.files import write_atomically
+from wwfunc.layers.coverage import Coverage, CoverageRow
+from wwfunc.layers.find import Layer
+from wwfunc.options import Options
+from wwfunc.records import LayerRecord
+
+SCHEMA = 1
+"""Raised whenever a document can no longer be read by the code before."""
+
+
+def as_document(analysis: Analysis) -> dict[str, Any]:
+    """Schema, provenance, options, summary, layers with their eigenvalues, coverage.
+
+    NaN is None, so that the document is JSON; `codes` holds the `Status` codes of each layer.
+    """
+    document = {
+        "schema": SCHEMA,
+        **dataclasses.asdict(analysis.provenance),
+        "options": dataclasses.asdict(analysis.options),
+        "summary": analysis.summary,
+        "layers": [_layer(record) for record in analysis.records],
+        "coverage": analysis.coverage.as_dicts(),
+    }
+    return {key: _without_nan(value) for key, value in document.items()}
+
+
+def save(analysis: Analysis, path: Path) -> None:
+    """Write the document to `path`, atomically."""
+    text = json.dumps(as_document(analysis), allow_nan=False, indent=1)
+    write_atomically(path, lambda beside: _write(beside, text))
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, "utf-8")
+
+
+def load_analysis(path: str | Path) -> Analysis:
+    """Read what `Analysis.save` wrote.
+
+    Raises
+    ------
+    AnalysisFileError
+        If the file is not such a document, or one of another schema.
+
+    Examples
+    --------
+    >>> import tempfile, wwfunc
+    >>> analysis = wwfunc.analyze("examples/digits.safetensors", layers="head")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     analysis.save(f"{folder}/digits.json")
+    ...     wwfunc.load_analysis(f"{folder}/digits.json").records == analysis.records
+    False
+    """
+    try:
+        document = json.loads(Path(path).read_text("utf-8"))
+        return _restored(document)
+    except OSError as cause:
+        raise AnalysisFileError(f"{path}: cannot be read: {cause.strerror}") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as cause:
+        raise AnalysisFileError(f"{path}: not a saved analysis: {cause}") from None
+
+
+def _restored(document: Mapping[str, Any]) -> Analysis:
+    if document["schema"] != SCHEMA:
+        raise ValueError(f"schema {document['schema']}, this version reads {SCHEMA}")
+    return Analysis(
+        records=tuple(_record(layer) for layer in document["layers"]),
+        coverage=Coverage(
+            CoverageRow(**{**row, "shape": tuple(row["shape"])}) for row in document["coverage"]
+        ),
+        options=Options(**document["options"]),
+        provenance=Provenance(
+            source=document["source"], engine=document["engine"], versions=document["versions"]
+        ),
+    )
+
+
+def _layer(record: LayerRecord) -> dict[str, Any]:
+    layer = {**record.row(), "evals": record.evals.tolist()}
+    if record.measures is not None:
+        measures = record.measures
+        layer["codes"] = {"fit": int(measures.fit.status), "scale": int(measures.scale.status)}
+    return layer
+
+
+def _record(row: Mapping[str, Any]) -> LayerRecord:
+    layer = Layer(**_fields(row, Layer, "layer."))
+    measures = _measures(row) if "codes" in row else None
+    return LayerRecord(layer=layer, status=row["status"], measures=measures)
+
+
+def _measures(row: Mapping[str, Any]) -> Any:
+    # These modules import JAX, which a saved table can be listed without.
+    from wwfunc.host import as_esd
+    from wwfunc.measure import Measures
+    from wwfunc.metrics import AlphaMetrics, ScaleMetrics
+    from wwfunc.powerlaw import PowerLawFit
+
+    evals = np.array(row["evals"], np.float64)
+    codes = {name: np.int32(code) for name, code in row["codes"].items()}
+    fit = _numbers(row, PowerLawFit, "measures.fit.") | {"status": codes["fit"]}
+    scale = _numbers(row, ScaleMetrics, "measures.scale.") | {"status": codes["scale"]}
+    return Measures(
+        esd=as_esd(evals, n=evals.size, floor=_or_nan(row["floor"])),
+        fit=PowerLawFit(**fit),
+        scale=ScaleMetrics(**scale),
+        shape=AlphaMetrics(**_numbers(row, AlphaMetrics, "measures.shape.")),
+    )
+
+
+def _fields(row: Mapping[str, Any], cls: Any, prefix: str) -> dict[str, Any]:
+    """Values of the fields of `cls`, from the columns that read them."""
+    names = {field.name for field in dataclasses.fields(cls)}
+    return {
+        column.path.removeprefix(prefix): row[column.name]
+        for column in COLUMNS
+        if column.path.startswith(prefix) and column.path.removeprefix(prefix) in names
+    }
+
+
+def _numbers(row: Mapping[str, Any], cls: Any, prefix: str) -> dict[str, Any]:
+    fields = _fields(row, cls, prefix)
+    types = {column.path.removeprefix(prefix): column.type for column in COLUMNS}
+    return {
+        name: np.int32(value) if types[name] == "int" else np.float64(_or_nan(value))
+        for name, value in fields.items()
+    }
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

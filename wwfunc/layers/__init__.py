@@ -1,0 +1,1 @@
+"""Which tensors are layers: names, rules, findings, selection and coverage."""

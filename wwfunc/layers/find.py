@@ -1,0 +1,155 @@
+"""Which tensors of a checkpoint are layers: one finding a tensor, none left out."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+
+from wwfunc.checkpoint import Checkpoint, Handle, TensorHint, as_handle
+from wwfunc.errors import OptionError
+from wwfunc.layers import names
+from wwfunc.layers.rules import Facts, Skip, judge
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """The identity of one row: a weight tensor, or a part of one."""
+
+    layer_id: int
+    """1-based rank of the tensor's name, in natural order, among all weight tensors."""
+    longname: str
+    part: str = ""
+    """Slice, expert, head group or gate; empty for a whole tensor."""
+    tensor: str
+    kind: str
+    block: int | None
+    role: str
+    dtype: str
+    rule: str
+    N: int
+    """The longer side of the weight matrices."""
+    M: int
+    """The shorter side."""
+    rf: int
+    """Number of slices: the size of a convolution's receptive field."""
+    num_params: int
+
+    @property
+    def layer_type(self) -> str:
+        """WeightWatcher's word, under which an embedding of a state dict is dense."""
+        return "dense" if self.kind == "embedding" else self.kind
+
+    @property
+    def num_evals(self) -> int:
+        return self.rf * self.M
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What one tensor turned out to be: a layer, or skipped for a reason."""
+
+    tensor: str
+    handle: Handle
+    rule: str
+    reason: str = ""
+    hint: TensorHint | None = None
+    layer: Layer | None = None
+
+
+def find(checkpoint: Checkpoint) -> list[Finding]:
+    """One finding for each tensor, in natural order of the names."""
+    ordered = sorted(checkpoint, key=names.natural_key)
+    handles = {name: as_handle(checkpoint[name]) for name in ordered}
+    siblings, uncles = _families(ordered)
+    first_name: dict[Hashable, str] = {}
+    findings: list[Finding] = []
+    next_id = 1
+    for name in ordered:
+        handle = handles[name]
+        module = name.rpartition(".")[0]
+        facts = Facts(
+            name=name,
+            shape=handle.shape,
+            dtype=handle.dtype,
+            siblings=siblings[module],
+            uncles=uncles[module.rpartition(".")[0]],
+        )
+        verdict, rule = _verdict(checkpoint, facts)
+        verdict, rule = _once(verdict, rule, handle, name, first_name)
+        findings.append(_finding(facts, handle, verdict, rule, next_id))
+        next_id += isinstance(verdict, TensorHint) or verdict.weight
+    return findings
+
+
+def _families(
+    ordered: list[str],
+) -> tuple[Mapping[str, frozenset[str]], Mapping[str, frozenset[str]]]:
+    """The tensors in each module, and the modules in each module, by last part of the name."""
+    tensors: defaultdict[str, set[str]] = defaultdict(set)
+    modules: defaultdict[str, set[str]] = defaultdict(set)
+    for name in ordered:
+        module, _, last = name.rpartition(".")
+        tensors[module].add(last)
+        parent, _, own = module.rpartition(".")
+        modules[parent].add(own.lower())
+    return (
+        {module: frozenset(found) for module, found in tensors.items()},
+        {module: frozenset(found) for module, found in modules.items()},
+    )
+
+
+def _verdict(checkpoint: Checkpoint, facts: Facts) -> tuple[TensorHint | Skip, str]:
+    hint = checkpoint.hint(facts.name)
+    if hint is None:
+        return judge(facts)
+    axes = (*hint.rows, *hint.cols)
+    if len(set(axes)) != len(axes) or not set(axes) <= set(range(len(facts.shape))):
+        raise OptionError(
+            f"the hint for {facts.name!r} names rows {hint.rows} and columns {hint.cols}, "
+            f"which are no distinct axes of the shape {facts.shape}"
+        )
+    return hint, "hint"
+
+
+def _once(
+    verdict: TensorHint | Skip, rule: str, handle: Handle, name: str, seen: dict[Hashable, str]
+) -> tuple[TensorHint | Skip, str]:
+    """A tied tensor is a layer under the first of its names alone."""
+    if not isinstance(verdict, TensorHint) or not handle.nbytes:
+        return verdict, rule
+    first = seen.setdefault(handle.key, name)
+    if first == name:
+        return verdict, rule
+    return Skip(f"the same tensor as {first!r}", weight=True), "tied"
+
+
+def _finding(
+    facts: Facts, handle: Handle, verdict: TensorHint | Skip, rule: str, layer_id: int
+) -> Finding:
+    if isinstance(verdict, Skip):
+        return Finding(tensor=facts.name, handle=handle, rule=rule, reason=verdict.reason)
+    layer = _layer(facts, verdict, rule, layer_id)
+    return Finding(tensor=facts.name, handle=handle, rule=rule, hint=verdict, layer=layer)
+
+
+def _layer(facts: Facts, hint: TensorHint, rule: str, layer_id: int) -> Layer:
+    rows = math.prod(facts.shape[axis] for axis in hint.rows)
+    cols = math.prod(facts.shape[axis] for axis in hint.cols)
+    size = math.prod(facts.shape)
+    longname = names.longname(facts.name)
+    return Layer(
+        layer_id=layer_id,
+        longname=longname,
+        tensor=facts.name,
+        kind=hint.kind,
+        block=names.block(longname),
+        role=names.role(longname),
+        dtype=facts.dtype.name,
+        rule=rule,
+        N=max(rows, cols),
+        M=min(rows, cols),
+        rf=size // (rows * cols) if size else 0,
+        num_params=size,
+    )

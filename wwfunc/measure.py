@@ -1,0 +1,82 @@
+"""One layer measured: arrays in, arrays out. The only place that composes spectrum and fits."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+from jaxtyping import ArrayLike, Float
+
+from wwfunc.metrics import AlphaMetrics, ScaleMetrics, alpha_metrics, scale_metrics
+from wwfunc.options import Options, SmallSample, Threshold
+from wwfunc.powerlaw import PowerLawFit, fit_limited, limits_of
+from wwfunc.precision import verb
+from wwfunc.pytrees import record
+from wwfunc.spectrum import ESD, esd
+from wwfunc.tail import Limits
+
+
+@record
+class Measures:
+    """Everything that is measured of one layer."""
+
+    esd: ESD
+    fit: PowerLawFit
+    scale: ScaleMetrics
+    shape: AlphaMetrics
+
+
+@verb
+def measure(
+    W: Float[ArrayLike, "*slices n m"] | ESD,
+    options: Options | None = None,
+    *,
+    scale: Float[ArrayLike, ""] = 1.0,
+) -> Measures:
+    """Measure one weight matrix, one stack of slices, or a spectrum that is at hand.
+
+    Parameters
+    ----------
+    W
+        A matrix (n, m), a stack (k, n, m) whose eigenvalues are pooled, or an `ESD`.
+    options
+        Which fit; the selection options are for checkpoints and are not read here.
+    scale
+        Factor on W.
+
+    Returns
+    -------
+    Measures
+        A pytree of arrays: `.esd`, `.fit`, `.scale` (norms, ranks), `.shape` (alpha with scale).
+
+    Notes
+    -----
+    Works under `jit`, `vmap` and `grad`: inside a training step, stack equal layers and `vmap`.
+
+    Examples
+    --------
+    >>> import jax, numpy as np, wwfunc
+    >>> stacked = np.random.default_rng(0).standard_normal((4, 64, 32)).astype(np.float32)
+    >>> jax.jit(jax.vmap(wwfunc.measure))(stacked).fit.alpha.shape
+    (4,)
+    """
+    options = options or Options()
+    spectrum = W if isinstance(W, ESD) else esd(W, scale)
+    limits = limits_of(xmin=options.xmin, xmin_min=options.xmin_min, xmax=options.xmax)
+    return measure_esd(
+        spectrum, limits, threshold=options.threshold, small_sample=options.small_sample
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("threshold", "small_sample"))
+def measure_esd(
+    spectrum: ESD, limits: Limits, *, threshold: Threshold, small_sample: SmallSample
+) -> Measures:
+    """`measure` from the spectrum on: one program for each padded size."""
+    fit = fit_limited(spectrum, limits, threshold=threshold, small_sample=small_sample)
+    return Measures(
+        esd=spectrum,
+        fit=fit,
+        scale=scale_metrics(spectrum),
+        shape=alpha_metrics(spectrum, fit),
+    )

@@ -1,0 +1,131 @@
+"""The scale metrics of an ESD, one function a quantity. Logarithms in names are base 10."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jax.scipy.special import logsumexp
+from jaxtyping import Array, Float, Int
+
+from wwfunc.powerlaw import PowerLawFit
+from wwfunc.pytrees import record
+from wwfunc.spectrum import ESD
+from wwfunc.status import Status
+
+WEAK_RANK = 1e-6
+"""Eigenvalues under this share of the largest count as weakly lost."""
+
+
+@record
+class ScaleMetrics:
+    """Norms, ranks and entropy of one ESD; NaN where a quantity is not defined."""
+
+    norm: Float[Array, ""]
+    log_norm: Float[Array, ""]
+    spectral_norm: Float[Array, ""]
+    log_spectral_norm: Float[Array, ""]
+    stable_rank: Float[Array, ""]
+    entropy: Float[Array, ""]
+    sv_max: Float[Array, ""]
+    sv_min: Float[Array, ""]
+    matrix_rank: Int[Array, ""]
+    rank_loss: Int[Array, ""]
+    weak_rank_loss: Int[Array, ""]
+    status: Int[Array, ""]
+
+
+@record
+class AlphaMetrics:
+    """What is made of alpha and the eigenvalues together; NaN where the fit failed."""
+
+    alpha_weighted: Float[Array, ""]
+    log_alpha_norm: Float[Array, ""]
+
+
+def scale_metrics(esd: ESD) -> ScaleMetrics:
+    """All scale metrics of one spectrum."""
+    return ScaleMetrics(
+        norm=frobenius_norm(esd),
+        log_norm=log10(frobenius_norm(esd)),
+        spectral_norm=spectral_norm(esd),
+        log_spectral_norm=log10(spectral_norm(esd)),
+        stable_rank=stable_rank(esd),
+        entropy=entropy(esd),
+        sv_max=jnp.sqrt(spectral_norm(esd)),
+        sv_min=smallest_singular_value(esd),
+        matrix_rank=matrix_rank(esd),
+        rank_loss=esd.n - matrix_rank(esd),
+        weak_rank_loss=weak_rank_loss(esd),
+        status=_status(esd),
+    )
+
+
+def alpha_metrics(esd: ESD, fit: PowerLawFit) -> AlphaMetrics:
+    """The two metrics that weigh alpha with the scale of the layer."""
+    return AlphaMetrics(
+        alpha_weighted=fit.alpha * log10(spectral_norm(esd)),
+        log_alpha_norm=log_alpha_norm(esd, fit.alpha),
+    )
+
+
+def frobenius_norm(esd: ESD) -> Float[Array, ""]:
+    """sum_i lambda_i = ||W||_F^2, WeightWatcher's `norm`."""
+    return jnp.sum(esd.evals)
+
+
+def spectral_norm(esd: ESD) -> Float[Array, ""]:
+    """lambda_max = ||W||_2^2."""
+    return esd.evals[-1]
+
+
+def stable_rank(esd: ESD) -> Float[Array, ""]:
+    """||W||_F^2 / ||W||_2^2, between 1 and the rank."""
+    largest = spectral_norm(esd)
+    return jnp.where(
+        largest > 0, frobenius_norm(esd) / jnp.where(largest > 0, largest, 1.0), jnp.nan
+    )
+
+
+def matrix_rank(esd: ESD) -> Int[Array, ""]:
+    """Number of eigenvalues above the rounding floor."""
+    return jnp.sum(esd.evals > esd.floor, dtype=jnp.int32)
+
+
+def weak_rank_loss(esd: ESD) -> Int[Array, ""]:
+    """Number of eigenvalues under 1e-6 of the largest."""
+    return esd.n - jnp.sum(esd.evals > WEAK_RANK * esd.evals[-1], dtype=jnp.int32)
+
+
+def smallest_singular_value(esd: ESD) -> Float[Array, ""]:
+    """sqrt(lambda_min); 0 where lambda_min is under the rounding floor."""
+    smallest = esd.evals[esd.evals.size - esd.n]
+    resolved = smallest > esd.floor
+    root = jnp.where(resolved, jnp.sqrt(jnp.where(resolved, smallest, 1.0)), 0.0)
+    return jnp.where(jnp.isfinite(smallest), root, jnp.nan)
+
+
+def entropy(esd: ESD) -> Float[Array, ""]:
+    """-sum_i p_i ln p_i / ln(rank), with p_i = lambda_i / sum lambda: 1 for a flat spectrum."""
+    share = esd.evals / frobenius_norm(esd)
+    positive = esd.evals > esd.floor
+    terms = jnp.where(positive, share * jnp.log(jnp.where(positive, share, 1.0)), 0.0)
+    rank = matrix_rank(esd)
+    return jnp.where(rank > 1, -jnp.sum(terms) / jnp.log(jnp.maximum(rank, 2)), jnp.nan)
+
+
+def log_alpha_norm(esd: ESD, alpha: Float[Array, ""]) -> Float[Array, ""]:
+    """log10 sum_i lambda_i^alpha, summed in log space so that no power overflows."""
+    positive = esd.evals > 0
+    powers = jnp.where(positive, alpha * jnp.log(jnp.where(positive, esd.evals, 1.0)), -jnp.inf)
+    return logsumexp(powers) / jnp.log(10.0)
+
+
+def log10(value: Float[Array, ""]) -> Float[Array, ""]:
+    """log10, NaN (not minus infinity) at zero."""
+    return jnp.where(value > 0, jnp.log10(jnp.where(value > 0, value, 1.0)), jnp.nan)
+
+
+def _status(esd: ESD) -> Int[Array, ""]:
+    deficient = jnp.where(matrix_rank(esd) < esd.n, int(Status.RANK_DEFICIENT), int(Status.SUCCESS))
+    broken = [~jnp.isfinite(esd.evals[-1]), esd.evals[-1] == 0]
+    codes = [int(Status.NOT_FINITE), int(Status.ALL_ZERO)]
+    return jnp.select(broken, codes, deficient).astype(jnp.int32)

@@ -1,0 +1,183 @@
+"""From a model to an Analysis: find the layers, measure those that were asked for, gather rows."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from wwfunc.analysis import Analysis
+from wwfunc.checkpoint import Checkpoint, TensorHint
+from wwfunc.layers.coverage import Coverage, CoverageRow
+from wwfunc.layers.find import Finding, find
+from wwfunc.layers.select import chosen, unfit
+from wwfunc.options import Options, make_options
+from wwfunc.records import LayerRecord
+from wwfunc.sources import as_checkpoint
+
+logger = logging.getLogger("wwfunc")
+
+Progress = Callable[[int, int, str], None]
+"""Called with the layers done, the layers in all, and the name of the one just done."""
+
+NOT_SELECTED = "not selected by layers="
+NOT_MEASURED = "described, not measured"
+
+
+def analyze(
+    model: Any,
+    options: Options | None = None,
+    *,
+    hints: Mapping[str, TensorHint] | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+    **changes: Any,
+) -> Analysis:
+    """Measure every layer of a model from its weights alone.
+
+    Parameters
+    ----------
+    model
+        A Checkpoint, a path, a mapping or pytree of arrays, a state dict, a module that has one.
+    options
+        An `Options` record.
+    **changes
+        Single options by name, such as `layers="conv*"`, on top of `options`.
+    hints
+        What tensors are, by name pattern, where the rules cannot tell.
+    threads
+        Processors to use; None takes all, or what OMP_NUM_THREADS and its like allow.
+    progress
+        Called after each layer with (done, total, name).
+
+    Returns
+    -------
+    Analysis
+        `.records`, `.details`, `.summary`, `.coverage`.
+
+    Raises
+    ------
+    CheckpointError
+        If the file cannot be read. A fault in one tensor is the status of its row instead.
+    OptionError, SelectionError, InputError
+        If an option, a selector or the model itself makes no sense.
+
+    Notes
+    -----
+    Always float64, whatever the weights are stored as; the inputs are never written to.
+
+    Examples
+    --------
+    >>> import wwfunc
+    >>> analysis = wwfunc.analyze("examples/digits.safetensors", layers="dense*")
+    >>> [record.longname for record in analysis.records]
+    ['dense1', 'dense2', 'dense3', 'dense4']
+    """
+    options = make_options(options, **changes)
+    checkpoint, findings = _found(model, hints)
+    from wwfunc.execution import engine, measure_all  # JAX is imported once there is work for it
+
+    rows = _waiting(findings, options)
+    fit = [f for f in findings if f.tensor in rows and rows[f.tensor] is None]
+    for done, record in enumerate(measure_all(fit, options, threads), start=1):
+        rows[record.layer.tensor] = record
+        if progress is not None:
+            progress(done, len(fit), record.layer.longname)
+    return _gather(checkpoint, findings, rows, options, engine(options))
+
+
+def describe(
+    model: Any,
+    options: Options | None = None,
+    *,
+    hints: Mapping[str, TensorHint] | None = None,
+    **changes: Any,
+) -> Analysis:
+    """List the layers of a model without reading a tensor: the rows of `analyze`, not measured.
+
+    Takes and raises what `analyze` does.
+
+    Examples
+    --------
+    >>> import wwfunc
+    >>> wwfunc.describe("examples/digits.safetensors")["head"].num_evals
+    10
+    """
+    options = make_options(options, **changes)
+    checkpoint, findings = _found(model, hints)
+    rows = _waiting(findings, options)
+    for finding in findings:
+        if finding.layer and rows.get(finding.tensor, ...) is None:
+            rows[finding.tensor] = LayerRecord(
+                layer=finding.layer, status=NOT_MEASURED, measures=None
+            )
+    return _gather(checkpoint, findings, rows, options, "none")
+
+
+def _found(
+    model: Any, hints: Mapping[str, TensorHint] | None
+) -> tuple[Checkpoint, Sequence[Finding]]:
+    checkpoint = as_checkpoint(model)
+    if hints:
+        checkpoint = checkpoint.with_hints(hints)
+    findings = find(checkpoint)
+    if not any(finding.layer for finding in findings):
+        logger.warning("%r holds no layer; its coverage says why", checkpoint)
+    return checkpoint, findings
+
+
+def _waiting(findings: Sequence[Finding], options: Options) -> dict[str, LayerRecord | None]:
+    """A row for each selected layer: None where it is to be measured, else why it is not."""
+    layers = [finding.layer for finding in findings if finding.layer]
+    wanted = chosen(layers, options.layers)
+    rows: dict[str, LayerRecord | None] = {}
+    for layer in layers:
+        if layer.tensor in wanted:
+            reason = unfit(layer, options)
+            rows[layer.tensor] = (
+                LayerRecord(layer=layer, status=reason, measures=None) if reason else None
+            )
+    return rows
+
+
+def _gather(
+    checkpoint: Checkpoint,
+    findings: Sequence[Finding],
+    rows: Mapping[str, LayerRecord | None],
+    options: Options,
+    engine: str,
+) -> Analysis:
+    records = [rows[f.tensor] for f in findings if f.tensor in rows]
+    return Analysis.of(
+        records=[record for record in records if record is not None],
+        coverage=Coverage(_coverage_row(f, rows.get(f.tensor)) for f in findings),
+        options=options,
+        source=checkpoint.source,
+        engine=engine,
+    )
+
+
+def _coverage_row(finding: Finding, record: LayerRecord | None) -> CoverageRow:
+    status = _coverage_status(record)
+    reason = finding.reason
+    if finding.layer and status != "analysed":
+        reason = record.status if record is not None else NOT_SELECTED
+    return CoverageRow(
+        tensor=finding.tensor,
+        shape=finding.handle.shape,
+        dtype=finding.handle.dtype.name,
+        num_params=math.prod(finding.handle.shape),
+        status=status,
+        rule=finding.rule,
+        reason=reason,
+        longname=record.layer.longname if record is not None else "",
+    )
+
+
+def _coverage_status(record: LayerRecord | None) -> str:
+    if record is None:
+        return "skipped"
+    if record.status == NOT_MEASURED:
+        return "described"
+    return "skipped" if record.measures is None else "analysed"

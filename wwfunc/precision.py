@@ -1,0 +1,45 @@
+"""Which precision a public function computes in: that of its input, without global switches."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+import jax
+import numpy as np
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def verb(function: Callable[P, R]) -> Callable[P, R]:
+    """Run `function` in 64-bit mode when it is called eagerly with a float64 array.
+
+    Inside a trace nothing is scoped: there the caller's own setting of `jax_enable_x64` decides,
+    and without it JAX has turned float64 into float32 before this function sees it.
+    """
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        if not _is_eager_float64((args, kwargs)):
+            return function(*args, **kwargs)
+        with jax.enable_x64(True):
+            return function(*args, **kwargs)
+
+    return call
+
+
+def _is_eager_float64(tree: Any) -> bool:
+    leaves = jax.tree.leaves(tree)
+    wide = any(getattr(leaf, "dtype", None) == np.float64 for leaf in leaves)
+    return wide and not any(map(_is_traced, leaves)) and not _is_tracing()
+
+
+def _is_traced(leaf: Any) -> bool:
+    return isinstance(leaf, jax.core.Tracer)
+
+
+def _is_tracing() -> bool:
+    # A float64 constant met inside somebody's jit is no tracer, but what is put there becomes one.
+    return _is_traced(jax.device_put(np.float32(0.0)))

@@ -1,0 +1,175 @@
+"""Whatever a user hands over, as a Checkpoint: a path, a mapping, a pytree, a model in memory."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+import warnings
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from wwfunc.checkpoint import ArrayHandle, Checkpoint, Handle
+from wwfunc.dtypes import BY_TORCH_NAME
+from wwfunc.errors import InputError
+
+_OWN_NAME = "wwfunc._loaders"
+
+
+def load(path: str | os.PathLike[str], **options: Any) -> Checkpoint:
+    """Open a checkpoint file or folder: `loaders.load`, imported when it is called."""
+    return loaders_package().load(path, **options)
+
+
+def loaders_package() -> ModuleType:
+    """The `loaders` that came with wwfunc, also where another package took that name first."""
+    home = Path(__file__).resolve().parent.parent / "loaders"
+    imported = sys.modules.get("loaders")
+    spec = imported.__spec__ if imported else importlib.util.find_spec("loaders")
+    if spec and spec.origin and Path(spec.origin).resolve().parent == home:
+        return importlib.import_module("loaders")
+    if _OWN_NAME not in sys.modules:
+        warnings.warn(
+            f"another package is named 'loaders' ({spec and spec.origin}); wwfunc uses its own",
+            stacklevel=3,
+        )
+        _import_as(_OWN_NAME, home)
+    return sys.modules[_OWN_NAME]
+
+
+def _import_as(name: str, home: Path) -> None:
+    spec = importlib.util.spec_from_file_location(
+        name, home / "__init__.py", submodule_search_locations=[str(home)]
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules[name])
+
+
+def as_checkpoint(model: Any) -> Checkpoint:
+    """`model` as a Checkpoint, without copying a tensor.
+
+    Takes a Checkpoint; a path; a mapping from names to arrays, nested or not; a pytree of arrays
+    (Flax params, `nnx.State`, equinox); a PyTorch state dict or a module that has one.
+
+    Raises
+    ------
+    InputError
+        If no named arrays are found in it.
+    """
+    if isinstance(model, Checkpoint):
+        return model
+    if isinstance(model, (str, os.PathLike)):
+        return load(model)
+    state_dict = getattr(model, "state_dict", None)
+    tree = state_dict() if callable(state_dict) and not isinstance(model, Mapping) else model
+    tensors: dict[str, Handle] = {}
+    for name, handle in _named_handles(tree):
+        if name in tensors:
+            raise InputError(f"two arrays have the name {name!r} once their keys are joined")
+        tensors[name] = handle
+    if not tensors:
+        raise InputError(
+            f"no named arrays in a {type(model).__name__}: give a path, a Checkpoint, "
+            f"a mapping or pytree of arrays, or a state dict"
+        )
+    return Checkpoint(tensors)
+
+
+def _named_handles(tree: Any) -> Iterator[tuple[str, Handle]]:
+    """(name, handle) of each array in a nested mapping, or in a pytree where JAX is needed."""
+    if _is_nested_mapping(tree):
+        yield from _from_mapping(tree, ())
+    else:
+        yield from _from_pytree(tree)
+
+
+def _is_nested_mapping(tree: Any) -> bool:
+    if not isinstance(tree, Mapping):
+        return False
+    return all(
+        _is_nested_mapping(leaf) or _is_array(leaf) or leaf is None for leaf in tree.values()
+    )
+
+
+def _from_mapping(tree: Mapping[Any, Any], path: tuple[str, ...]) -> Iterator[tuple[str, Handle]]:
+    for key, leaf in tree.items():
+        here = (*path, str(key))
+        if isinstance(leaf, Mapping):
+            yield from _from_mapping(leaf, here)
+        elif leaf is not None:
+            yield ".".join(here), _handle(leaf)
+
+
+def _from_pytree(tree: Any) -> Iterator[tuple[str, Handle]]:
+    import jax
+
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        if _is_array(leaf):
+            yield ".".join(_key_words(path)), _handle(leaf)
+
+
+def _key_words(path: tuple[Any, ...]) -> list[str]:
+    """Keys as words; nnx wraps each variable in one more level named `value`."""
+    words = [
+        str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path
+    ]
+    return words[:-1] if len(words) > 1 and words[-1] == "value" else words
+
+
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, Handle) or (hasattr(leaf, "shape") and hasattr(leaf, "dtype"))
+
+
+def _handle(leaf: Any) -> Handle:
+    if isinstance(leaf, Handle):
+        return leaf
+    torch_name = _torch_name(leaf)
+    if torch_name and torch_name not in BY_TORCH_NAME:
+        raise InputError(f"a tensor of {leaf.dtype} cannot be read")
+    return TorchHandle(leaf) if torch_name else ArrayHandle(leaf)
+
+
+def _torch_name(leaf: Any) -> str:
+    """`bfloat16` of `torch.bfloat16`; empty for a dtype that is not torch's."""
+    prefix, _, name = str(leaf.dtype).rpartition(".")
+    return name if prefix == "torch" else ""
+
+
+@dataclass(frozen=True, eq=False)
+class TorchHandle:
+    """A torch tensor in memory, read through its own methods: torch is not imported here."""
+
+    tensor: Any
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.tensor.shape)
+
+    @property
+    def dtype(self) -> np.dtype:
+        return BY_TORCH_NAME[_torch_name(self.tensor)].dtype
+
+    @property
+    def nbytes(self) -> int:
+        return int(self.tensor.numel() * self.tensor.element_size())
+
+    @property
+    def key(self) -> Hashable:
+        return self.tensor.data_ptr(), self.shape, tuple(self.tensor.stride()), self.dtype.name
+
+    def read(self, rows: slice = slice(None)) -> np.ndarray:
+        part = self.tensor.detach()
+        part = (part[rows] if self.shape else part).cpu()
+        if self.dtype.type.__module__ != "numpy":  # bf16 and fp8: through float32, which holds them
+            return np.asarray(part.float().numpy()).astype(self.dtype)
+        view = np.asarray(part.resolve_conj().numpy()).view()
+        view.flags.writeable = False
+        return view

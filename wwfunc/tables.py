@@ -1,0 +1,69 @@
+"""An Analysis as a file: CSV, JSON or Parquet, by the suffix."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+from wwfunc.analysis import Analysis
+from wwfunc.columns import COLUMNS
+from wwfunc.document import save
+from wwfunc.errors import MissingExtraError, OptionError
+from wwfunc.files import write_atomically
+
+
+def write_table(analysis: Analysis, path: str | Path) -> None:
+    """Write `analysis` to `path`, atomically.
+
+    Raises
+    ------
+    OptionError
+        If the suffix is none of .csv, .json, .parquet.
+    MissingExtraError
+        If .parquet is asked for and pyarrow is not installed.
+    """
+    path = Path(path)
+    writer(path)(analysis, path)
+
+
+def writer(path: Path) -> Callable[[Analysis, Path], None]:
+    """The function that writes the kind of file that `path` names."""
+    try:
+        return _WRITERS[path.suffix.lower()]
+    except KeyError:
+        raise OptionError(f"{path}: the suffix is one of {', '.join(_WRITERS)}") from None
+
+
+def _write_csv(analysis: Analysis, path: Path) -> None:
+    def fill(beside: Path) -> None:
+        with open(beside, "w", newline="", encoding="utf-8") as file:
+            table = csv.DictWriter(file, [column.name for column in COLUMNS])
+            table.writeheader()
+            for record in analysis.records:
+                table.writerow({k: _cell(v) for k, v in record.row().items()})
+
+    write_atomically(path, fill)
+
+
+def _cell(value: object) -> object:
+    """Empty for a missing number; the shortest text that reads back as the same float."""
+    return "" if isinstance(value, float) and math.isnan(value) else value
+
+
+def _write_parquet(analysis: Analysis, path: Path) -> None:
+    try:
+        import pyarrow.parquet  # noqa: F401  (pandas would raise at the far end of the write)
+    except ImportError:
+        raise MissingExtraError(
+            "writing .parquet needs pyarrow: pip install 'wwfunc[parquet]'"
+        ) from None
+    write_atomically(path, lambda beside: analysis.details.to_parquet(beside, index=False))
+
+
+_WRITERS: dict[str, Callable[[Analysis, Path], None]] = {
+    ".csv": _write_csv,
+    ".json": save,
+    ".parquet": _write_parquet,
+}
