@@ -6,6 +6,7 @@ and everything it claims is checked against its size and a `Budget` before memor
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from wwfunc.checkpoint import Checkpoint
@@ -48,7 +49,7 @@ def load(path: str | Path, *, budget: Budget | None = None) -> Checkpoint:
     18
     """
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):  # Path.is_dir raises where the path is too long or forbidden
         return load_folder(path, budget=budget)
     if path.name.endswith(INDEX_SUFFIX):
         return load_index(path, budget=budget)

@@ -72,7 +72,11 @@ class MappedTensor:
             return np.empty(self.shape, self.dtype)
         try:
             stored = np.memmap(self.path, np.uint8, "r", self.offset, (self.stored_nbytes,))
-        except (OSError, ValueError) as cause:
+        except OSError as cause:
+            raise NotReadableError(
+                f"{self.path}: tensor {self.name!r} cannot be mapped: {cause.strerror}"
+            ) from None
+        except ValueError as cause:
             raise TruncatedError(
                 f"{self.path}: tensor {self.name!r} can no longer be mapped: {cause}"
             ) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,10 @@ from typing import Any
 from wwfunc.checkpoint import Checkpoint
 
 from .budget import Budget
-from .errors import ConfigError, ShardError, UnknownFormatError
+from .errors import ConfigError, NotReadableError, ShardError, UnknownFormatError
 from .files import MappedTensor, read_bytes, require_file
 from .safetensors import read_header
-from .strict_json import parse_object
+from .strict_json import brief, parse_object
 
 INDEX_SUFFIX = ".safetensors.index.json"
 
@@ -77,18 +78,21 @@ def read_config(folder: Path, budget: Budget) -> dict[str, Any]:
 
 
 def _find_weights(folder: Path) -> Path:
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError as cause:
+        raise NotReadableError(f"{folder}: cannot be read: {cause.strerror}") from None
     for name in _PROBES:
-        if (folder / name).exists():
+        if name in names:
             return folder / name
-    found = sorted(folder.glob("*.safetensors"))
+    found = [name for name in names if name.endswith(".safetensors")]
     if len(found) == 1:
-        return found[0]
+        return folder / found[0]
     if not found:
         raise UnknownFormatError(f"{folder}: a folder without safetensors weights")
-    names = ", ".join(file.name for file in found[:5])
     raise UnknownFormatError(
-        f"{folder}: {len(found)} safetensors files and no index say which is meant ({names}); "
-        f"give the path of one"
+        f"{folder}: {len(found)} safetensors files and no index say which is meant "
+        f"({', '.join(found[:5])}); give the path of one"
     )
 
 
@@ -112,7 +116,7 @@ def _check_name(tensor: str, shard: Any, path: Path) -> None:
     )
     if not plain:
         raise ShardError(
-            f"{path}: tensor {tensor!r} is placed in {shard!r}, "
+            f"{path}: tensor {brief(tensor)} is placed in {brief(shard)}, "
             f"which is not the plain name of a safetensors file beside the index"
         )
 
@@ -120,7 +124,7 @@ def _check_name(tensor: str, shard: Any, path: Path) -> None:
 def _read_shard(
     index: Path, shard: str, budget: Budget
 ) -> tuple[dict[str, MappedTensor], dict[str, str]]:
-    if not (index.parent / shard).exists():
+    if not os.path.exists(index.parent / shard):  # Path.exists raises for a name too long
         raise ShardError(f"{index}: the shard {shard!r} is missing")
     return read_header(index.parent / shard, budget)
 
@@ -130,7 +134,7 @@ def _check_once(
 ) -> None:
     for name in found.keys() & known.keys():
         raise ShardError(
-            f"{index}: tensor {name!r} stands in {known[name].path.name!r} and in {shard!r}"
+            f"{index}: tensor {brief(name)} stands in {known[name].path.name!r} and in {shard!r}"
         )
 
 
@@ -140,5 +144,5 @@ def _check_places(
     for name, shard in places.items():
         if name not in tensors or tensors[name].path.name != shard:
             raise ShardError(
-                f"{index}: tensor {name!r} is not in {shard!r}, where the index has it"
+                f"{index}: tensor {brief(name)} is not in {shard!r}, where the index has it"
             )

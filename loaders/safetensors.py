@@ -18,10 +18,11 @@ from wwfunc.dtypes import BY_SAFETENSORS_NAME, ElementType
 from .budget import Budget
 from .errors import ElementTypeError, HeaderError, LayoutError, TruncatedError
 from .files import MappedTensor, read_bytes, require_file
-from .strict_json import parse_object
+from .strict_json import brief, parse_object
 
 LENGTH_BYTES = 8
-_LARGEST_DIMENSION = (1 << 63) - 1
+_LARGEST = (1 << 63) - 1
+_DIMENSIONS = 32
 
 
 def load_safetensors(path: str | Path, *, budget: Budget | None = None) -> Checkpoint:
@@ -64,16 +65,16 @@ def _metadata(metadata: Any, path: Path) -> dict[str, str]:
 
 
 def _tensor(name: str, entry: Any, path: Path, start: int) -> MappedTensor:
-    where = f"{path}: tensor {name!r}"
+    where = f"{path}: tensor {brief(name)}"
     if type(entry) is not dict or not {"dtype", "shape", "data_offsets"} <= entry.keys():
         raise HeaderError(f"{where} lacks dtype, shape or data_offsets")
     element = BY_SAFETENSORS_NAME.get(entry["dtype"]) if type(entry["dtype"]) is str else None
     if element is None:
-        raise ElementTypeError(f"{where} has the unknown element type {entry['dtype']!r}")
+        raise ElementTypeError(f"{where} has the unknown element type {brief(entry['dtype'])}")
     shape = _naturals(entry["shape"], f"{where}: shape")
     offsets = _naturals(entry["data_offsets"], f"{where}: data_offsets")
     if len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise LayoutError(f"{where}: data_offsets {list(offsets)} are not a start and an end")
+        raise LayoutError(f"{where}: data_offsets {brief([*offsets])} are not a start and an end")
     _check_size(element, shape, offsets[1] - offsets[0], where)
     return MappedTensor(
         path, name, start + offsets[0], shape, element.dtype, offsets[1] - offsets[0]
@@ -81,15 +82,18 @@ def _tensor(name: str, entry: Any, path: Path, start: int) -> MappedTensor:
 
 
 def _naturals(values: Any, where: str) -> tuple[int, ...]:
-    if type(values) is not list or not all(type(v) is int and v >= 0 for v in values):
-        raise HeaderError(f"{where} {str(values)[:80]} is not a list of natural numbers")
+    if type(values) is not list or not all(
+        type(value) is int and 0 <= value <= _LARGEST for value in values
+    ):
+        raise HeaderError(f"{where} {brief(values)} is not a list of natural numbers")
     return tuple(values)
 
 
 def _check_size(element: ElementType, shape: tuple[int, ...], stored: int, where: str) -> None:
-    nonzero = math.prod(side for side in shape if side) * element.bits
-    if len(shape) > 32 or nonzero > _LARGEST_DIMENSION:
-        raise LayoutError(f"{where}: shape {list(shape)} overflows")
+    if len(shape) > _DIMENSIONS:
+        raise LayoutError(f"{where}: a shape of {len(shape)} dimensions")
+    if math.prod(side for side in shape if side) * element.bits > _LARGEST:
+        raise LayoutError(f"{where}: shape {[*shape]} overflows")
     if element.bits == 6:
         raise ElementTypeError(f"{where}: {element.safetensors} has no defined packing")
     if element.stored_bytes(shape) != stored:
@@ -106,11 +110,13 @@ def _check_layout(tensors: Mapping[str, MappedTensor], path: Path, start: int, s
             fault = (
                 "overlaps the one before" if tensor.offset < position else "leaves a hole before it"
             )
-            raise LayoutError(f"{path}: tensor {tensor.name!r} {fault}, at byte {tensor.offset}")
+            raise LayoutError(
+                f"{path}: tensor {brief(tensor.name)} {fault}, at byte {tensor.offset}"
+            )
         position += tensor.stored_nbytes
         if position > size:
             raise TruncatedError(
-                f"{path}: tensor {tensor.name!r} ends at byte {position}, the file at {size}"
+                f"{path}: tensor {brief(tensor.name)} ends at byte {position}, the file at {size}"
             )
     if position != size:
         raise LayoutError(f"{path}: {size - position} bytes follow the last tensor")

@@ -31,20 +31,22 @@ def looks_like(path: Path) -> str:
     if size == 0:
         return "an empty file"
     head = read_bytes(path, min(size, _LOOK))
+    if _is_safetensors(head, size):
+        return "safetensors"
     for signature, words in _SIGNATURES:
         if head.startswith(signature):
             return words
-    return _by_text(head, size)
+    return _by_text(head)
 
 
-def _by_text(head: bytes, size: int) -> str:
-    if _is_safetensors(head, size):
-        return "safetensors"
+def _by_text(head: bytes) -> str:
     start = head.lstrip().lower()
     if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
         return "an HTML or XML page (a download that asked for a login?)"
     if start.startswith((b"{", b"[")):
         return "a JSON document"
+    if head[8:9] == b"{":  # the length is absurd: let the reader name the damage
+        return "safetensors"
     if head[:1] == b"\x80" and head[1:2] <= b"\x05":
         return "a Python pickle, which can run code when it is opened"
     if head[257:262] == b"ustar":
@@ -53,12 +55,11 @@ def _by_text(head: bytes, size: int) -> str:
 
 
 def _is_safetensors(head: bytes, size: int) -> bool:
-    """Whether a header length and an opening brace stand where safetensors has them.
+    """Whether a header length that fits and an opening brace stand where safetensors has them.
 
-    A file whose length field is absurd is still called safetensors if the brace is there, so that
-    the error names the damage.
+    This is asked before any signature: a length can spell one, and 123 is an opening brace.
     """
     if len(head) < 8:
         return False
     (length,) = struct.unpack("<Q", head[:8])
-    return head[8:9] == b"{" or (length <= size and head[8:].lstrip()[:1] == b"{")
+    return length <= size - 8 and head[8:].lstrip()[:1] == b"{"

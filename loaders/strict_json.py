@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import reprlib
 from pathlib import Path
 from typing import Any, NoReturn
 
 from wwfunc.errors import CheckpointError
 
 from .errors import HeaderError
+
+_WORDS = reprlib.Repr()
+_WORDS.maxstring = _WORDS.maxother = 200
 
 
 def parse_object(
@@ -32,12 +36,17 @@ def parse_object(
     return document
 
 
+def brief(value: Any) -> str:
+    """`value` for a message: cut short, whatever its length and its depth."""
+    return _WORDS.repr(value)
+
+
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    document = dict(pairs)
-    if len(document) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the name {twice[:80]!r} stands twice")
+    document: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in document:
+            raise ValueError(f"the name {name[:80]!r} stands twice")
+        document[name] = value
     return document
 
 

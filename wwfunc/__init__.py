@@ -12,9 +12,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from wwfunc.analysis import Analysis
+    from wwfunc.analysis import Analysis, load_analysis
     from wwfunc.checkpoint import Checkpoint, TensorHint
-    from wwfunc.document import load_analysis
     from wwfunc.errors import (
         AnalysisFileError,
         CheckpointError,
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
         WwfuncError,
     )
     from wwfunc.layers.coverage import Coverage
-    from wwfunc.measure import Measures, measure
+    from wwfunc.measures import Measures, measure
     from wwfunc.options import Options
     from wwfunc.pipeline import analyze, describe
     from wwfunc.powerlaw import PowerLawFit, fit_pl
@@ -43,7 +42,7 @@ _HOMES = {
     "ESD": "spectrum",
     "InputError": "errors",
     "LayerRecord": "records",
-    "Measures": "measure",
+    "Measures": "measures",
     "MissingExtraError": "errors",
     "OptionError": "errors",
     "Options": "options",
@@ -57,8 +56,8 @@ _HOMES = {
     "esd": "spectrum",
     "fit_pl": "powerlaw",
     "load": "sources",
-    "load_analysis": "document",
-    "measure": "measure",
+    "load_analysis": "analysis",
+    "measure": "measures",
 }
 
 __all__ = [
@@ -91,7 +90,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        from wwfunc.versions import installed
+        from wwfunc.provenance import installed
 
         return installed("wwfunc")
     if name not in _HOMES:

@@ -6,27 +6,17 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from wwfunc.columns import COLUMNS, SUMMARY
+from wwfunc.document import as_document, read_document, write_document
 from wwfunc.layers.coverage import Coverage
 from wwfunc.options import Options
+from wwfunc.provenance import Provenance, versions
 from wwfunc.records import LayerRecord
-from wwfunc.versions import versions
 
 if TYPE_CHECKING:
     import pandas
-
-
-@dataclass(frozen=True, kw_only=True)
-class Provenance:
-    """How an analysis came about."""
-
-    source: str | None
-    """Path of the checkpoint; None for arrays in memory."""
-    engine: str
-    """What computed the eigenvalues: "host", "jax" or "none"."""
-    versions: dict[str, str]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -108,12 +98,28 @@ class Analysis:
 
     def save(self, path: str | Path) -> None:
         """Write everything to a JSON document, atomically; `wwfunc.load_analysis` reads it."""
-        from wwfunc.document import save
+        document = as_document(
+            self.records, self.coverage, self.options, self.provenance, self.summary
+        )
+        write_document(document, Path(path))
 
-        save(self, Path(path))
 
-    def as_document(self) -> dict[str, Any]:
-        """Everything as plain JSON values: see `wwfunc.document`."""
-        from wwfunc.document import as_document
+def load_analysis(path: str | Path) -> Analysis:
+    """Read what `Analysis.save` wrote, every digit of it.
 
-        return as_document(self)
+    Raises
+    ------
+    AnalysisFileError
+        If the file is not such a document, or one of another schema.
+
+    Examples
+    --------
+    >>> import tempfile, wwfunc
+    >>> analysis = wwfunc.analyze("examples/digits.safetensors", layers="head")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     analysis.save(f"{folder}/digits.json")
+    ...     again = wwfunc.load_analysis(f"{folder}/digits.json")
+    >>> again["head"].alpha == analysis["head"].alpha
+    True
+    """
+    return Analysis(**read_document(Path(path)))

@@ -124,7 +124,7 @@ class Checkpoint(Mapping[str, Any]):
         self.config = MappingProxyType(dict(config or {}))
         self.hints = MappingProxyType(dict(hints or {}))
         self.source = source
-        if "jax" in sys.modules:  # whoever can see the pytree finds it registered
+        if sys.modules.get("jax"):  # whoever can see the pytree finds it registered
             importlib.import_module("wwfunc.pytrees")
 
     def __getitem__(self, name: str) -> Any:
@@ -159,7 +159,8 @@ class Checkpoint(Mapping[str, Any]):
 
     def with_hints(self, hints: Mapping[str, TensorHint]) -> Checkpoint:
         """The same checkpoint with `hints` on top of its own."""
-        return self._with(self._tensors, {**self.hints, **hints})
+        kept = {pattern: hint for pattern, hint in self.hints.items() if pattern not in hints}
+        return self._with(self._tensors, {**kept, **hints})
 
     def read(self) -> Checkpoint:
         """The same checkpoint with every tensor read into a NumPy array."""
@@ -173,7 +174,8 @@ class Checkpoint(Mapping[str, Any]):
             handle = as_handle(self[name])
             sha.update(repr((name, handle.dtype.name, handle.shape)).encode())
             for block in _row_blocks(handle):
-                sha.update(np.ascontiguousarray(block).view(np.uint8).data)
+                stored = np.ascontiguousarray(block, block.dtype.newbyteorder("<"))
+                sha.update(stored.view(np.uint8).data)
         return sha.hexdigest()
 
     def _with(self, tensors: Mapping[str, Any], hints: Mapping[str, TensorHint]) -> Checkpoint:

@@ -5,90 +5,80 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from wwfunc.analysis import Analysis, Provenance
 from wwfunc.columns import COLUMNS
 from wwfunc.errors import AnalysisFileError
 from wwfunc.files import write_atomically
 from wwfunc.layers.coverage import Coverage, CoverageRow
 from wwfunc.layers.find import Layer
 from wwfunc.options import Options
+from wwfunc.provenance import Provenance
 from wwfunc.records import LayerRecord
 
 SCHEMA = 1
 """Raised whenever a document can no longer be read by the code before."""
 
 
-def as_document(analysis: Analysis) -> dict[str, Any]:
-    """Schema, provenance, options, summary, layers with their eigenvalues, coverage.
+def as_document(
+    records: Sequence[LayerRecord],
+    coverage: Coverage,
+    options: Options,
+    provenance: Provenance,
+    summary: Mapping[str, float],
+) -> dict[str, Any]:
+    """The parts of an Analysis as plain JSON values.
 
     NaN is None, so that the document is JSON; `codes` holds the `Status` codes of each layer.
     """
     document = {
         "schema": SCHEMA,
-        **dataclasses.asdict(analysis.provenance),
-        "options": dataclasses.asdict(analysis.options),
-        "summary": analysis.summary,
-        "layers": [_layer(record) for record in analysis.records],
-        "coverage": analysis.coverage.as_dicts(),
+        **dataclasses.asdict(provenance),
+        "options": dataclasses.asdict(options),
+        "summary": dict(summary),
+        "layers": [_layer(record) for record in records],
+        "coverage": coverage.as_dicts(),
     }
     return {key: _without_nan(value) for key, value in document.items()}
 
 
-def save(analysis: Analysis, path: Path) -> None:
+def write_document(document: Mapping[str, Any], path: Path) -> None:
     """Write the document to `path`, atomically."""
-    text = json.dumps(as_document(analysis), allow_nan=False, indent=1)
-    write_atomically(path, lambda beside: _write(beside, text))
+    text = json.dumps(document, allow_nan=False, indent=1) + "\n"
+
+    def fill(beside: Path) -> None:
+        beside.write_text(text, "utf-8")
+
+    write_atomically(path, fill)
 
 
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, "utf-8")
-
-
-def load_analysis(path: str | Path) -> Analysis:
-    """Read what `Analysis.save` wrote.
-
-    Raises
-    ------
-    AnalysisFileError
-        If the file is not such a document, or one of another schema.
-
-    Examples
-    --------
-    >>> import tempfile, wwfunc
-    >>> analysis = wwfunc.analyze("examples/digits.safetensors", layers="head")
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     analysis.save(f"{folder}/digits.json")
-    ...     wwfunc.load_analysis(f"{folder}/digits.json").records == analysis.records
-    False
-    """
+def read_document(path: Path) -> dict[str, Any]:
+    """The parts of the Analysis in a document, by the names of its fields."""
     try:
-        document = json.loads(Path(path).read_text("utf-8"))
-        return _restored(document)
+        return _restored(json.loads(path.read_text("utf-8")))
     except OSError as cause:
         raise AnalysisFileError(f"{path}: cannot be read: {cause.strerror}") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as cause:
         raise AnalysisFileError(f"{path}: not a saved analysis: {cause}") from None
 
 
-def _restored(document: Mapping[str, Any]) -> Analysis:
+def _restored(document: Mapping[str, Any]) -> dict[str, Any]:
     if document["schema"] != SCHEMA:
         raise ValueError(f"schema {document['schema']}, this version reads {SCHEMA}")
-    return Analysis(
-        records=tuple(_record(layer) for layer in document["layers"]),
-        coverage=Coverage(
+    return {
+        "records": tuple(_record(layer) for layer in document["layers"]),
+        "coverage": Coverage(
             CoverageRow(**{**row, "shape": tuple(row["shape"])}) for row in document["coverage"]
         ),
-        options=Options(**document["options"]),
-        provenance=Provenance(
+        "options": Options(**document["options"]),
+        "provenance": Provenance(
             source=document["source"], engine=document["engine"], versions=document["versions"]
         ),
-    )
+    }
 
 
 def _layer(record: LayerRecord) -> dict[str, Any]:
@@ -108,7 +98,7 @@ def _record(row: Mapping[str, Any]) -> LayerRecord:
 def _measures(row: Mapping[str, Any]) -> Any:
     # These modules import JAX, which a saved table can be listed without.
     from wwfunc.host import as_esd
-    from wwfunc.measure import Measures
+    from wwfunc.measures import Measures
     from wwfunc.metrics import AlphaMetrics, ScaleMetrics
     from wwfunc.powerlaw import PowerLawFit
 

@@ -13,16 +13,17 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from wwfunc import host, matrices
-from wwfunc.errors import WwfuncError
+from wwfunc.errors import OptionError, WwfuncError
 from wwfunc.layers.find import Finding, Layer
-from wwfunc.measure import Measures, measure_esd
+from wwfunc.measures import Measures, measure_esd
 from wwfunc.options import Options
 from wwfunc.powerlaw import limits_of
 from wwfunc.records import LayerRecord
 from wwfunc.spectrum import ESD, esd
 from wwfunc.status import sentence
 
-SMALLEST_BUCKET = 128
+SMALLEST_BUCKET = 256
+BUCKET_RATIO = 4
 LARGE_SIDE = 1024
 """From this smaller side on, BLAS's own threads serve a layer better than a thread a layer."""
 BATCH_SIDE = 1024
@@ -47,7 +48,7 @@ def measure_all(
     """A record for each finding that is a layer, as soon as it is measured, in any order."""
     small = [f for f in findings if _layer(f).M < LARGE_SIDE]
     large = [f for f in findings if _layer(f).M >= LARGE_SIDE]
-    threads = threads or default_threads()
+    threads = default_threads() if threads is None else _checked(threads)
     on_host = engine(options) == "host"
     spectra = _host_spectra if on_host else _device_spectra
     with jax.enable_x64(True):
@@ -63,6 +64,12 @@ def default_threads() -> int:
     return max(1, min([len(os.sched_getaffinity(0)), *[limit for limit in limits if limit > 0]]))
 
 
+def _checked(threads: int) -> int:
+    if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
+        raise OptionError(f"threads is a whole number from 1, not {threads!r}")
+    return threads
+
+
 def engine(options: Options) -> str:
     """Where eigenvalues are computed: on the host unless JAX runs on an accelerator."""
     if options.engine != "auto":
@@ -71,8 +78,14 @@ def engine(options: Options) -> str:
 
 
 def bucket(size: int) -> int:
-    """The padded size of a spectrum: a power of two, so that few programs are compiled."""
-    return max(SMALLEST_BUCKET, 1 << (size - 1).bit_length())
+    """The padded size of a spectrum. A program is compiled for each, so they are far apart.
+
+    Padding costs little: the scan for xmin skips it.
+    """
+    padded = SMALLEST_BUCKET
+    while padded < size:
+        padded *= BUCKET_RATIO
+    return padded
 
 
 def _layer(finding: Finding) -> Layer:

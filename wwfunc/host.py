@@ -13,35 +13,37 @@ import numpy as np
 from wwfunc.spectrum import ESD
 
 _BLOCK_ELEMENTS = 1 << 21
+_PANEL = 512
 
 
 def grams(stack: np.ndarray) -> np.ndarray:
-    """W^T W of each slice of a stack (k, n, m), n >= m, accumulated in float64 by row blocks.
+    """Lower triangles of W^T W for each slice of a stack (k, n, m), n >= m, in float64.
 
-    A block takes no more memory than the Gram matrix beside it, or 16 MiB.
+    Rows are converted to float64 by blocks of 16 MiB and multiplied by panels of columns, so that
+    nothing of the size of W is made beside the Gram matrix. What stands above the panels is zero:
+    the eigensolver does not look there.
     """
     slices, rows, cols = stack.shape
-    step = max(cols, _BLOCK_ELEMENTS // max(cols, 1))
+    step = max(1, _BLOCK_ELEMENTS // max(cols, 1))
     result = np.zeros((slices, cols, cols))
     for index, matrix in enumerate(stack):
         for start in range(0, rows, step):
             block = np.ascontiguousarray(matrix[start : start + step], np.float64)
-            if start == 0:
-                np.matmul(block.T, block, out=result[index])
-            else:
-                result[index] += block.T @ block
+            for left in range(0, cols, _PANEL):
+                panel = block[:, left : left + _PANEL]
+                result[index, left:, left : left + _PANEL] += block[:, left:].T @ panel
     return result
 
 
 def eigenvalues(gram_stack: np.ndarray) -> np.ndarray:
-    """Eigenvalues (k, m) of Gram matrices (k, m, m), ascending, negative rounding set to zero.
+    """Eigenvalues (k, m) of lower triangles (k, m, m), ascending, negative rounding set to zero.
 
     A slice that is not finite has NaN eigenvalues; LAPACK never sees it.
     """
     evals = np.full(gram_stack.shape[:2], np.nan)
     finite = np.isfinite(gram_stack).all(axis=(1, 2))
     whole = gram_stack if finite.all() else gram_stack[finite]
-    evals[finite] = np.maximum(np.linalg.eigvalsh(whole), 0.0)
+    evals[finite] = np.maximum(np.linalg.eigvalsh(whole, UPLO="L"), 0.0)
     return evals
 
 

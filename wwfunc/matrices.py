@@ -20,7 +20,9 @@ def unfold(tensor: np.ndarray, hint: TensorHint) -> np.ndarray:
     slices = _slice_axes(tensor.ndim, hint)
     ordered = tensor.transpose(*slices, *hint.rows, *hint.cols)
     rows, cols = _sides(tensor.shape, hint)
-    stack = ordered.reshape(-1, rows, cols) if tensor.size else np.empty((0, rows, cols))
+    stack = (
+        ordered.reshape(-1, rows, cols) if tensor.size else np.empty((0, rows, cols), tensor.dtype)
+    )
     return stack if rows >= cols else stack.swapaxes(1, 2)
 
 

@@ -116,7 +116,7 @@ def log_alpha_norm(esd: ESD, alpha: Float[Array, ""]) -> Float[Array, ""]:
     """log10 sum_i lambda_i^alpha, summed in log space so that no power overflows."""
     positive = esd.evals > 0
     powers = jnp.where(positive, alpha * jnp.log(jnp.where(positive, esd.evals, 1.0)), -jnp.inf)
-    return logsumexp(powers) / jnp.log(10.0)
+    return jnp.where(jnp.isnan(alpha), jnp.nan, logsumexp(powers) / jnp.log(10.0))
 
 
 def log10(value: Float[Array, ""]) -> Float[Array, ""]:

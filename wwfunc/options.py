@@ -21,7 +21,7 @@ SMALL_SAMPLES: tuple[SmallSample, ...] = get_args(SmallSample)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """What to analyse and how. See `docs/options.md` for each of them at length."""
+    """What to analyse and how."""
 
     layers: tuple[Selector, ...] = ()
     """Layer ids, names, types, kinds or patterns; negative ids are left out; () takes all."""

@@ -130,15 +130,15 @@ def fit_limited(
 ) -> PowerLawFit:
     """`fit_pl` of an `ESD` within `Limits`."""
     tail = tail_of(esd, limits, threshold)
-    start, log_xmin, alpha, found = _choose(tail, limits, small_sample == "corrected")
+    start, log_xmin, alpha, D, found = _choose(tail, limits, small_sample == "corrected")
     count = tail.count[start]
     fit = PowerLawFit(
         alpha=alpha,
         xmin=jnp.exp(log_xmin + tail.log_scale)
         if limits.xmin is None
         else jnp.full_like(alpha, limits.xmin),
-        xmax=jnp.max(jnp.where(tail.fitted, esd.evals, -jnp.inf)),
-        D=ks_distance(tail, start, log_xmin, alpha),
+        xmax=jnp.max(jnp.where(tail.fitted, tail.evals, -jnp.inf)),
+        D=D,
         sigma=(alpha - 1.0) / jnp.sqrt(count),
         num_pl_spikes=count,
         status=_status(esd, tail, found, threshold),
@@ -148,20 +148,21 @@ def fit_limited(
 
 def _choose(
     tail: Tail, limits: Limits, corrected: bool
-) -> tuple[Int[Array, ""], Float[Array, ""], Float[Array, ""], Bool[Array, ""]]:
-    """Where the tail starts, log(xmin), alpha, and whether there is a tail at all."""
+) -> tuple[Int[Array, ""], Float[Array, ""], Float[Array, ""], Float[Array, ""], Bool[Array, ""]]:
+    """Where the tail starts, log(xmin), alpha, D, and whether there is a tail at all."""
     small = corrected & (jnp.max(tail.count) < SMALL_SAMPLE)
     if limits.xmin is not None:
         start = jnp.argmax(tail.fitted)
-        log_xmin = jnp.log(jnp.asarray(limits.xmin)) - tail.log_scale
+        log_xmin = jnp.log(jnp.full_like(tail.log_scale, limits.xmin)) - tail.log_scale
         alpha, valid = _maximum_likelihood(tail.count[start], tail.log_sum[start], log_xmin, small)
-        return start, log_xmin, alpha, valid
+        (D,) = ks_distance(tail, start[None], log_xmin[None], alpha[None])
+        return start, log_xmin, alpha, D, valid
     alphas, valid = _maximum_likelihood(tail.count, tail.log_sum, tail.log_evals, small)
     valid &= tail.starts
     # Which xmin is best is a choice, not a function with a derivative.
     distances = scan_ks(*jax.lax.stop_gradient((tail, alphas)))
     best = jnp.argmin(jnp.where(valid, distances, jnp.inf))
-    return best, tail.log_evals[best], alphas[best], valid.any()
+    return best, tail.log_evals[best], alphas[best], distances[best], valid.any()
 
 
 def _maximum_likelihood(
@@ -181,7 +182,7 @@ def _status(esd: ESD, tail: Tail, found: Bool[Array, ""], threshold: Threshold) 
     remark = jnp.where(
         hidden > HIDDEN_SHARE * esd.n, int(Status.THRESHOLD_HIDES), int(Status.SUCCESS)
     )
-    equal = tail.fitted.any() & ~jnp.any(tail.starts[1:] & tail.fitted[:-1])
+    equal = (jnp.max(tail.count) >= SHORTEST_TAIL) & (jnp.sum(tail.starts) == 1)
     reasons = [~jnp.isfinite(esd.evals[-1]), (esd.evals[-1] == 0) & (esd.n > 0), found, equal]
     broken, zero, same, short = map(
         jnp.int32, (Status.NOT_FINITE, Status.ALL_ZERO, Status.NO_TAIL, Status.TAIL_TOO_SHORT)

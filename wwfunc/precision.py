@@ -16,6 +16,9 @@ R = TypeVar("R")
 def verb(function: Callable[P, R]) -> Callable[P, R]:
     """Run `function` in 64-bit mode when it is called eagerly with a float64 array.
 
+    Float64 NumPy arrays in, float64 NumPy arrays out: a float64 array of JAX's would turn into
+    float32 in the caller's next line, outside of the mode.
+
     Inside a trace nothing is scoped: there the caller's own setting of `jax_enable_x64` decides,
     and without it JAX has turned float64 into float32 before this function sees it.
     """
@@ -25,12 +28,14 @@ def verb(function: Callable[P, R]) -> Callable[P, R]:
         if not _is_eager_float64((args, kwargs)):
             return function(*args, **kwargs)
         with jax.enable_x64(True):
-            return function(*args, **kwargs)
+            return jax.device_get(function(*args, **kwargs))
 
     return call
 
 
 def _is_eager_float64(tree: Any) -> bool:
+    if jax.config.read("jax_enable_x64"):
+        return False
     leaves = jax.tree.leaves(tree)
     wide = any(getattr(leaf, "dtype", None) == np.float64 for leaf in leaves)
     return wide and not any(map(_is_traced, leaves)) and not _is_tracing()

@@ -12,7 +12,7 @@ from wwfunc.columns import BY_NAME, COLUMNS
 from wwfunc.layers.find import Layer
 
 if TYPE_CHECKING:
-    from wwfunc.measure import Measures
+    from wwfunc.measures import Measures
 
 OVER_TRAINED = 2.0
 UNDER_TRAINED = 6.0

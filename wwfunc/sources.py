@@ -117,18 +117,28 @@ def _from_pytree(tree: Any) -> Iterator[tuple[str, Handle]]:
 
 
 def _key_words(path: tuple[Any, ...]) -> list[str]:
-    """Keys as words; nnx wraps each variable in one more level named `value`."""
+    """Keys as words; nnx wraps each variable in one more level, its attribute `value`."""
     words = [
         str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path
     ]
-    return words[:-1] if len(words) > 1 and words[-1] == "value" else words
+    wrapped = len(words) > 1 and getattr(path[-1], "name", None) == "value"
+    return words[:-1] if wrapped else words
 
 
 def _is_array(leaf: Any) -> bool:
     return isinstance(leaf, Handle) or (hasattr(leaf, "shape") and hasattr(leaf, "dtype"))
 
 
+def _is_random_key(leaf: Any) -> bool:
+    """Whether it is one of JAX's typed keys, which models carry for dropout; NumPy has no such."""
+    return str(getattr(leaf, "dtype", "")).startswith("key<")
+
+
 def _handle(leaf: Any) -> Handle:
+    if _is_random_key(leaf):
+        import jax
+
+        return ArrayHandle(jax.random.key_data(leaf[...]))
     if isinstance(leaf, Handle):
         return leaf
     torch_name = _torch_name(leaf)

@@ -63,7 +63,7 @@ def esd(W: Float[ArrayLike, "*slices n m"], scale: Float[ArrayLike, ""] = 1.0) -
     --------
     >>> import numpy as np, wwfunc
     >>> wwfunc.esd(np.diag([3.0, 1.0, 2.0])).evals
-    Array([1., 4., 9.], dtype=float64)
+    array([1., 4., 9.])
     """
     stack = _as_stack(jnp.asarray(W))
     grams = jnp.matmul(stack.mT, stack, precision=jax.lax.Precision.HIGHEST)
@@ -83,7 +83,8 @@ def _as_stack(W: Array) -> Array:
         raise InputError(
             f"esd takes a matrix (n, m) or a stack (k, n, m), not an array of shape {W.shape}"
         )
-    stack = W.astype(jnp.promote_types(W.dtype, jnp.float32)).reshape(-1, *W.shape[-2:])
+    wide = jnp.issubdtype(W.dtype, jnp.floating) and W.dtype.itemsize >= 4
+    stack = (W if W.ndim == 3 else W[None]).astype(W.dtype if wide else jnp.float32)
     return stack if stack.shape[-2] >= stack.shape[-1] else stack.mT
 
 

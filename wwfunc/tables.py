@@ -9,7 +9,6 @@ from pathlib import Path
 
 from wwfunc.analysis import Analysis
 from wwfunc.columns import COLUMNS
-from wwfunc.document import save
 from wwfunc.errors import MissingExtraError, OptionError
 from wwfunc.files import write_atomically
 
@@ -64,6 +63,6 @@ def _write_parquet(analysis: Analysis, path: Path) -> None:
 
 _WRITERS: dict[str, Callable[[Analysis, Path], None]] = {
     ".csv": _write_csv,
-    ".json": save,
+    ".json": Analysis.save,
     ".parquet": _write_parquet,
 }

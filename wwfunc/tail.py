@@ -13,8 +13,9 @@ from wwfunc.spectrum import ESD
 ABSOLUTE_THRESHOLD = 1e-5
 """WeightWatcher's threshold: it fits no eigenvalue at or under this one."""
 
-_BLOCK = 64
-"""Candidate tails whose KS distances are computed at once: memory is _BLOCK times the size."""
+_ROWS = 64
+_COLUMNS = 512
+"""The KS scan works on tiles of so many candidate tails by so many eigenvalues: O(1) memory."""
 
 
 @record
@@ -39,6 +40,8 @@ class Tail:
     digits whatever the scale of the weights.
     """
 
+    evals: Float[Array, " size"]
+    """Padded in front to whole tiles."""
     log_evals: Float[Array, " size"]
     """log(lambda_i / lambda_max); 0 where not fitted."""
     log_scale: Float[Array, ""]
@@ -61,7 +64,7 @@ def cutoff(esd: ESD, threshold: Threshold) -> Float[Array, ""]:
 
 def tail_of(esd: ESD, limits: Limits, threshold: Threshold) -> Tail:
     """Prepare the eigenvalues above the threshold and within `limits` for a fit."""
-    evals = esd.evals
+    evals = jnp.pad(esd.evals, (-esd.evals.size % _tile(esd.evals.size), 0))
     position = jnp.arange(evals.size)
     fitted = (evals > cutoff(esd, threshold)) & (position < evals.size - limits.clip)
     if limits.xmax is not None:
@@ -74,6 +77,7 @@ def tail_of(esd: ESD, limits: Limits, threshold: Threshold) -> Tail:
     log_evals = jnp.where(fitted, jnp.log(jnp.where(fitted, evals, 1.0)) - log_scale, 0.0)
     tie = jnp.concatenate([jnp.zeros(1, bool), evals[1:] == evals[:-1]])
     return Tail(
+        evals=evals,
         log_evals=log_evals,
         log_scale=log_scale,
         fitted=fitted,
@@ -85,33 +89,47 @@ def tail_of(esd: ESD, limits: Limits, threshold: Threshold) -> Tail:
 
 
 def ks_distance(
-    tail: Tail, start: Int[Array, ""], log_xmin: Float[Array, ""], alpha: Float[Array, ""]
-) -> Float[Array, ""]:
-    r"""One-sided KS distance of a power law from the tail at `start`, WeightWatcher's.
+    tail: Tail,
+    start: Int[Array, " c"],
+    log_xmin: Float[Array, " c"],
+    alpha: Float[Array, " c"],
+) -> Float[Array, " c"]:
+    r"""One-sided KS distance of a power law from each tail at `start`, WeightWatcher's.
 
     .. math:: D = \max_j |1 - (x_j / x_{min})^{1 - \alpha} - j / n|, \quad j = 0 \ldots n - 1
     """
-    rank = jnp.arange(tail.log_evals.size) - start
-    model = -jnp.expm1((1.0 - alpha) * (tail.log_evals - log_xmin))
-    gap = jnp.abs(model - rank / tail.count[start])
-    return jnp.max(jnp.where(tail.fitted & (rank >= 0), gap, 0.0))
+    width = min(_COLUMNS, tail.log_evals.size)
+
+    def tile(index: Int[Array, ""], worst: Float[Array, " c"]) -> Float[Array, " c"]:
+        first = index * width
+        x = jax.lax.dynamic_slice(tail.log_evals, (first,), (width,))
+        fitted = jax.lax.dynamic_slice(tail.fitted, (first,), (width,))
+        rank = first + jnp.arange(width) - start[:, None]
+        model = -jnp.expm1((1.0 - alpha[:, None]) * (x - log_xmin[:, None]))
+        gap = jnp.abs(model - rank / jnp.maximum(tail.count[start], 1)[:, None])
+        return jnp.maximum(worst, jnp.max(jnp.where(fitted & (rank >= 0), gap, 0.0), axis=1))
+
+    tiles = tail.log_evals.size // width
+    return jax.lax.fori_loop(jnp.min(start) // width, tiles, tile, jnp.zeros_like(alpha))
 
 
 def scan_ks(tail: Tail, alphas: Float[Array, " size"]) -> Float[Array, " size"]:
-    """KS distance of every tail that may start, infinity elsewhere: O(n^2) time, O(n) memory.
+    """KS distance of the tail that starts at each entry: O(n^2) time, O(n) memory.
 
-    Blocks of padding in front are skipped, which is why the bounds of the loop are data.
+    Tiles of padding and tiles before the tail are skipped, which is why the bounds of the loops
+    are data; entries in the padding keep infinity.
     """
-    size = alphas.size
-    blocks = -(-size // _BLOCK)
-    starts = jnp.arange(blocks * _BLOCK)
 
-    def block(index: Int[Array, ""], distances: Float[Array, " padded"]) -> Array:
-        at = jax.lax.dynamic_slice(starts, (index * _BLOCK,), (_BLOCK,))
-        at = jnp.minimum(at, size - 1)
-        found = jax.vmap(lambda i: ks_distance(tail, i, tail.log_evals[i], alphas[i]))(at)
-        return jax.lax.dynamic_update_slice(distances, found, (index * _BLOCK,))
+    def block(index: Int[Array, ""], distances: Float[Array, " size"]) -> Float[Array, " size"]:
+        first = index * _ROWS
+        at = first + jnp.arange(_ROWS)
+        found = ks_distance(tail, at, tail.log_evals[at], alphas[at])
+        return jax.lax.dynamic_update_slice(distances, found, (first,))
 
-    distances = jnp.full(blocks * _BLOCK, jnp.inf, alphas.dtype)
-    first = jnp.argmax(tail.fitted) // _BLOCK
-    return jax.lax.fori_loop(first, blocks, block, distances)[:size]
+    distances = jnp.full_like(alphas, jnp.inf)
+    first = jnp.argmax(tail.fitted) // _ROWS
+    return jax.lax.fori_loop(first, alphas.size // _ROWS, block, distances)
+
+
+def _tile(size: int) -> int:
+    return _ROWS if size <= _COLUMNS else _COLUMNS

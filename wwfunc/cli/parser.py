@@ -7,7 +7,7 @@ from collections.abc import Callable
 from importlib import import_module
 
 from wwfunc.options import SMALL_SAMPLES, THRESHOLDS, Selector
-from wwfunc.versions import installed
+from wwfunc.provenance import installed
 
 _EXAMPLES = """examples:
   wwfunc analyze model.safetensors

@@ -118,4 +118,4 @@ def _identity(record: LayerRecord) -> tuple[str, str, str, str]:
 def _number(value: float | None) -> str:
     if value is None or math.isnan(value):
         return ""
-    return str(value) if isinstance(value, int) else f"{value:.3g}"
+    return str(value) if isinstance(value, int) else f"{value:#.3g}".rstrip(".")

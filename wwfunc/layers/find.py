@@ -6,11 +6,12 @@ import math
 from collections import defaultdict
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from typing import get_args
 
-from wwfunc.checkpoint import Checkpoint, Handle, TensorHint, as_handle
+from wwfunc.checkpoint import Checkpoint, Handle, Kind, TensorHint, as_handle
 from wwfunc.errors import OptionError
 from wwfunc.layers import names
-from wwfunc.layers.rules import Facts, Skip, judge
+from wwfunc.layers.rules import Facts, Skip, judge, unreadable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,8 +103,13 @@ def _families(
 
 def _verdict(checkpoint: Checkpoint, facts: Facts) -> tuple[TensorHint | Skip, str]:
     hint = checkpoint.hint(facts.name)
-    if hint is None:
+    if hint is None or unreadable(facts):
         return judge(facts)
+    if not isinstance(hint, TensorHint) or hint.kind not in get_args(Kind):
+        raise OptionError(
+            f"the hint for {facts.name!r} is {hint!r}, not a TensorHint of a kind among "
+            f"{', '.join(get_args(Kind))}"
+        )
     axes = (*hint.rows, *hint.cols)
     if len(set(axes)) != len(axes) or not set(axes) <= set(range(len(facts.shape))):
         raise OptionError(

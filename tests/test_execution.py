@@ -1,0 +1,102 @@
+"""Running many layers: threads, engines, buckets, compiled programs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import wwfunc
+from wwfunc import execution
+
+
+@pytest.fixture(scope="module")
+def model():
+    rng = np.random.default_rng(1)
+    shapes = [(90, 60), (60, 90), (64, 64), (200, 12), (8, 8), (33, 20)]
+    layers = {f"l{i}.weight": rng.standard_normal(shape) for i, shape in enumerate(shapes * 3)}
+    return {**layers, "c.weight": rng.standard_normal((12, 10, 3, 3))}
+
+
+def test_threads_and_batches_change_nothing(model, monkeypatch):
+    one = wwfunc.analyze(model, threads=1).details
+    pd.testing.assert_frame_equal(wwfunc.analyze(model, threads=4).details, one)
+    monkeypatch.setattr(execution, "BATCH_SIDE", 1)
+    pd.testing.assert_frame_equal(wwfunc.analyze(model).details, one)
+    monkeypatch.setattr(execution, "LARGE_SIDE", 32)
+    pd.testing.assert_frame_equal(wwfunc.analyze(model).details, one)
+
+
+def test_engines_agree(model):
+    host, jax = (wwfunc.analyze(model, engine=engine) for engine in ("host", "jax"))
+    assert (host.provenance.engine, jax.provenance.engine) == ("host", "jax")
+    for ours, theirs in zip(host.records, jax.records, strict=True):
+        np.testing.assert_allclose(ours.evals, theirs.evals, rtol=0, atol=10 * ours.floor)
+        np.testing.assert_allclose(ours.alpha, theirs.alpha, rtol=1e-8)
+
+
+def test_progress_is_told_of_every_layer(model):
+    seen = []
+    wwfunc.analyze(model, progress=lambda done, total, name: seen.append((done, total, name)))
+    assert [done for done, _, _ in seen] == list(range(1, len(model) + 1))
+    assert {total for _, total, _ in seen} == {len(model)}
+    assert {name for _, _, name in seen} == {name.removesuffix(".weight") for name in model}
+
+
+@pytest.mark.parametrize("variable", ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"])
+def test_the_usual_variables_are_respected(variable, monkeypatch):
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    assert execution.default_threads() == len(os.sched_getaffinity(0))
+    monkeypatch.setenv(variable, "1")
+    assert execution.default_threads() == 1
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1.5, True])
+def test_threads_is_a_whole_number_from_1(threads, model):
+    with pytest.raises(wwfunc.OptionError, match="threads"):
+        wwfunc.analyze(model, threads=threads)
+
+
+def test_buckets_hold_their_spectra():
+    sizes = range(1, 5000, 7)
+    assert all(execution.bucket(size) >= size for size in sizes)
+    assert len({execution.bucket(size) for size in sizes}) == 4
+    assert len({execution.bucket(size) for size in range(1, 200_000, 50)}) <= 6
+
+
+def test_forty_shapes_compile_no_more_programs_than_there_are_buckets():
+    """Counted by JAX's own log, in a process that has compiled nothing before."""
+    code = """
+        import logging
+        import numpy as np
+        import jax
+        import wwfunc
+        from wwfunc.execution import bucket
+
+        compiled = []
+        class Count(logging.Handler):
+            def emit(self, record):
+                if "Finished XLA compilation" in record.getMessage():
+                    compiled.append(record.getMessage())
+        jax.config.update("jax_log_compiles", True)
+        logging.getLogger("jax").addHandler(Count())
+        logging.getLogger("jax").propagate = False
+
+        rng = np.random.default_rng(0)
+        sides = [(30 + 9 * i, 20 + 7 * i) for i in range(40)]
+        model = {f"l{i}.weight": rng.standard_normal(side) for i, side in enumerate(sides)}
+        analysis = wwfunc.analyze(model)
+        assert len(analysis.measured) == 40
+        print(len(compiled), len({bucket(min(side)) for side in sides}))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True
+    )
+    programs, buckets = map(int, done.stdout.split())
+    assert 1 <= programs <= buckets

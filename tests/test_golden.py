@@ -1,0 +1,51 @@
+"""Our own table of the seeded weights: it fails when any column moves by 1e-9.
+
+`python tests/test_golden.py` (or `make golden`) writes it anew.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+import wwfunc
+from wwfunc.columns import COLUMNS
+
+GOLDEN = Path(__file__).parent / "reference" / "golden.csv"
+RELATIVE = 1e-9
+ROUNDING = {"floor", "sv_min"}
+"""Multiples of rounding itself: they differ between builds of LAPACK, within the floor."""
+
+
+def test_no_column_moves(analyses):
+    golden = pd.read_csv(GOLDEN, keep_default_na=True)
+    ours = analyses["seeded"].details
+    assert list(golden.columns) == [column.name for column in COLUMNS]
+    for column in COLUMNS:
+        theirs, own = golden[column.name], ours[column.name]
+        if column.type == "text":
+            assert list(theirs.fillna("")) == list(own), column.name
+        else:
+            tolerance = 1e-6 if column.name in ROUNDING else RELATIVE
+            np.testing.assert_allclose(
+                own.astype(float), theirs.astype(float), rtol=tolerance, err_msg=column.name
+            )
+
+
+def test_a_move_of_1e_minus_8_would_be_seen(analyses):
+    golden = pd.read_csv(GOLDEN).set_index("longname").alpha
+    moved = analyses["seeded"].details.set_index("longname").alpha * (1 + 1e-8)
+    assert (np.abs(moved / golden - 1) > RELATIVE).all()
+
+
+if __name__ == "__main__":
+    import tempfile
+
+    import seeded
+
+    from wwfunc.tables import write_table
+
+    with tempfile.TemporaryDirectory() as folder:
+        write_table(wwfunc.analyze(seeded.write(Path(folder) / "seeded.safetensors")), GOLDEN)
