@@ -12,7 +12,7 @@ from pathlib import Path
 from wwfunc.checkpoint import Checkpoint
 
 from .budget import Budget
-from .errors import UnknownFormatError
+from .errors import NotReadableError, UnknownFormatError
 from .folders import INDEX_SUFFIX, load_folder, load_index
 from .safetensors import load_safetensors
 from .sniff import looks_like
@@ -48,6 +48,8 @@ def load(path: str | Path, *, budget: Budget | None = None) -> Checkpoint:
     >>> len(loaders.load("examples/digits.safetensors"))
     18
     """
+    if not str(path):
+        raise NotReadableError("an empty path")
     path = Path(path)
     if os.path.isdir(path):  # Path.is_dir raises where the path is too long or forbidden
         return load_folder(path, budget=budget)

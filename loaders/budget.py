@@ -15,7 +15,9 @@ class Budget:
     """Limits that `load(path, budget=Budget(...))` raises for a file that is trusted."""
 
     header_bytes: int = 8 * MIB
-    """A safetensors header, or an index of shards."""
+    """A safetensors header."""
+    index_bytes: int = 32 * MIB
+    """An index of shards: it names every tensor of the largest models."""
     config_bytes: int = 8 * MIB
     """A configuration file."""
     tensors: int = 200_000

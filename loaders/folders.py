@@ -98,7 +98,7 @@ def _find_weights(folder: Path) -> Path:
 
 def _weight_map(path: Path, budget: Budget) -> Mapping[str, str]:
     size = require_file(path)
-    budget.check("header_bytes", size, path)
+    budget.check("index_bytes", size, path)
     places = parse_object(read_bytes(path, size), path, ShardError).get("weight_map")
     if type(places) is not dict or not places:
         raise ShardError(f"{path}: no weight_map from tensors to files")

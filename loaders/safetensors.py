@@ -52,12 +52,15 @@ def read_header(path: Path, budget: Budget) -> tuple[dict[str, MappedTensor], di
     metadata = _metadata(header.pop("__metadata__", {}), path)
     budget.check("tensors", len(header), path)
     start = LENGTH_BYTES + length
+    path = path.absolute()  # a handle outlives a change of folder
     tensors = {name: _tensor(name, entry, path, start) for name, entry in header.items()}
     _check_layout(tensors, path, start, size)
     return tensors, metadata
 
 
 def _metadata(metadata: Any, path: Path) -> dict[str, str]:
+    if metadata is None:
+        return {}
     good = type(metadata) is dict and all(type(value) is str for value in metadata.values())
     if not good:
         raise HeaderError(f"{path}: __metadata__ is not a mapping from text to text")

@@ -206,7 +206,7 @@ def test_damage_in_a_shard_shows_at_once(tmp_path):
         loaders.load(tmp_path)
 
 
-BUDGETS = [("shards", 1), ("tensors", 3), ("header_bytes", 100)]
+BUDGETS = [("shards", 1), ("tensors", 3), ("index_bytes", 100)]
 
 
 @pytest.mark.parametrize(("limit", "allowed"), BUDGETS)

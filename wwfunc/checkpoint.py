@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import sys
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
@@ -124,8 +123,13 @@ class Checkpoint(Mapping[str, Any]):
         self.config = MappingProxyType(dict(config or {}))
         self.hints = MappingProxyType(dict(hints or {}))
         self.source = source
-        if sys.modules.get("jax"):  # whoever can see the pytree finds it registered
-            importlib.import_module("wwfunc.pytrees")
+        object.__setattr__(self, "_sealed", True)
+        register_pytree()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if getattr(self, "_sealed", False):
+            raise AttributeError(f"a Checkpoint is immutable: {name!r} cannot be set")
+        object.__setattr__(self, name, value)
 
     def __getitem__(self, name: str) -> Any:
         return self._tensors[name]
@@ -182,6 +186,26 @@ class Checkpoint(Mapping[str, Any]):
         return Checkpoint(
             tensors, metadata=self.metadata, config=self.config, hints=hints, source=self.source
         )
+
+
+_registered: list[bool] = []
+
+
+def register_pytree() -> None:
+    """Tell JAX, if somebody has imported it, that a Checkpoint is a pytree of its handles."""
+    jax: Any = sys.modules.get("jax")
+    if _registered or not hasattr(jax, "tree_util"):
+        return
+    _registered.append(True)
+    key = jax.tree_util.DictKey
+    jax.tree_util.register_pytree_with_keys(
+        Checkpoint,
+        lambda ckpt: ([(key(name), ckpt[name]) for name in sorted(ckpt)], tuple(sorted(ckpt))),
+        # The structure is the names alone, sorted: with a path or an order of its own in it, two
+        # files of one model would not match.
+        lambda names, leaves: Checkpoint(dict(zip(names, leaves, strict=True))),
+        lambda ckpt: ([ckpt[name] for name in sorted(ckpt)], tuple(sorted(ckpt))),
+    )
 
 
 def as_handle(leaf: Any) -> Handle:

@@ -6,8 +6,6 @@ computes the vectors too. Everything here is float64, whatever the weights are s
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from wwfunc.spectrum import ESD
@@ -71,5 +69,4 @@ def padded(spectrum: ESD, size: int) -> ESD:
 
 def as_esd(evals: np.ndarray, *, n: int, floor: float) -> ESD:
     """An ESD of NumPy arrays."""
-    fields: dict[str, Any] = {"evals": evals, "n": np.int32(n), "floor": np.float64(floor)}
-    return ESD(**fields)
+    return ESD(evals=evals, n=np.asarray(n, np.int32), floor=np.asarray(floor, np.float64))

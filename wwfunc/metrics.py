@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 from jax.scipy.special import logsumexp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
 from wwfunc.powerlaw import PowerLawFit
-from wwfunc.pytrees import record
+from wwfunc.pytrees import Array, record
 from wwfunc.spectrum import ESD
 from wwfunc.status import Status
 
@@ -19,26 +19,26 @@ WEAK_RANK = 1e-6
 class ScaleMetrics:
     """Norms, ranks and entropy of one ESD; NaN where a quantity is not defined."""
 
-    norm: Float[Array, ""]
-    log_norm: Float[Array, ""]
-    spectral_norm: Float[Array, ""]
-    log_spectral_norm: Float[Array, ""]
-    stable_rank: Float[Array, ""]
-    entropy: Float[Array, ""]
-    sv_max: Float[Array, ""]
-    sv_min: Float[Array, ""]
-    matrix_rank: Int[Array, ""]
-    rank_loss: Int[Array, ""]
-    weak_rank_loss: Int[Array, ""]
-    status: Int[Array, ""]
+    norm: Float[Array, "*batch"]
+    log_norm: Float[Array, "*batch"]
+    spectral_norm: Float[Array, "*batch"]
+    log_spectral_norm: Float[Array, "*batch"]
+    stable_rank: Float[Array, "*batch"]
+    entropy: Float[Array, "*batch"]
+    sv_max: Float[Array, "*batch"]
+    sv_min: Float[Array, "*batch"]
+    matrix_rank: Int[Array, "*batch"]
+    rank_loss: Int[Array, "*batch"]
+    weak_rank_loss: Int[Array, "*batch"]
+    status: Int[Array, "*batch"]
 
 
 @record
 class AlphaMetrics:
     """What is made of alpha and the eigenvalues together; NaN where the fit failed."""
 
-    alpha_weighted: Float[Array, ""]
-    log_alpha_norm: Float[Array, ""]
+    alpha_weighted: Float[Array, "*batch"]
+    log_alpha_norm: Float[Array, "*batch"]
 
 
 def scale_metrics(esd: ESD) -> ScaleMetrics:

@@ -35,7 +35,7 @@ class Options:
     """Where every tail starts; None looks for the best start."""
     xmin_min: float | None = None
     """Smallest xmin that is tried."""
-    xmax: float | None = None
+    xmax: int | float | None = None
     """Larger eigenvalues are not fitted; a negative integer -k leaves out the k largest."""
     threshold: Threshold = "absolute"
     """Fit eigenvalues above 1e-5 ("absolute"), or all that rounding resolves ("relative")."""

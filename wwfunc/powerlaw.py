@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Bool, Float, Int
+from jaxtyping import ArrayLike, Bool, Float, Int
 
 from wwfunc.options import SmallSample, Threshold
 from wwfunc.precision import verb
-from wwfunc.pytrees import record
+from wwfunc.pytrees import Array, record
 from wwfunc.spectrum import ESD
 from wwfunc.status import Status
 from wwfunc.tail import Limits, Tail, cutoff, ks_distance, scan_ks, tail_of
@@ -29,19 +30,19 @@ HIDDEN_SHARE = 0.1
 class PowerLawFit:
     """A power law fitted to the tail of an ESD. Where `status` is a failure, numbers are NaN."""
 
-    alpha: Float[Array, ""]
+    alpha: Float[Array, "*batch"]
     """Exponent of the density."""
-    xmin: Float[Array, ""]
+    xmin: Float[Array, "*batch"]
     """Where the tail starts."""
-    xmax: Float[Array, ""]
+    xmax: Float[Array, "*batch"]
     """The largest eigenvalue that was fitted."""
-    D: Float[Array, ""]
+    D: Float[Array, "*batch"]
     """One-sided Kolmogorov-Smirnov distance."""
-    sigma: Float[Array, ""]
+    sigma: Float[Array, "*batch"]
     """Standard error of alpha, (alpha - 1) / sqrt(n), with xmin taken as known."""
-    num_pl_spikes: Int[Array, ""]
+    num_pl_spikes: Int[Array, "*batch"]
     """n, the number of eigenvalues in the tail; 0 where the fit failed."""
-    status: Int[Array, ""]
+    status: Int[Array, "*batch"]
 
 
 @verb
@@ -50,7 +51,7 @@ def fit_pl(
     *,
     xmin: float | None = None,
     xmin_min: float | None = None,
-    xmax: float | None = None,
+    xmax: int | float | None = None,
     threshold: Threshold = "absolute",
     small_sample: SmallSample = "corrected",
 ) -> PowerLawFit:
@@ -106,7 +107,7 @@ def fit_pl(
 
 
 def limits_of(
-    *, xmin: float | None = None, xmin_min: float | None = None, xmax: float | None = None
+    *, xmin: float | None = None, xmin_min: float | None = None, xmax: int | float | None = None
 ) -> Limits:
     """`Limits` from the public arguments: a negative integer xmax is a count."""
     if isinstance(xmax, int) and xmax < 0:
@@ -130,39 +131,46 @@ def fit_limited(
 ) -> PowerLawFit:
     """`fit_pl` of an `ESD` within `Limits`."""
     tail = tail_of(esd, limits, threshold)
-    start, log_xmin, alpha, D, found = _choose(tail, limits, small_sample == "corrected")
-    count = tail.count[start]
+    chosen = _choose(tail, limits, small_sample == "corrected")
+    count = tail.count[chosen.start]
+    xmin = jnp.exp(chosen.log_xmin + tail.log_scale)
     fit = PowerLawFit(
-        alpha=alpha,
-        xmin=jnp.exp(log_xmin + tail.log_scale)
-        if limits.xmin is None
-        else jnp.full_like(alpha, limits.xmin),
+        alpha=chosen.alpha,
+        xmin=xmin if limits.xmin is None else jnp.full_like(xmin, limits.xmin),
         xmax=jnp.max(jnp.where(tail.fitted, tail.evals, -jnp.inf)),
-        D=D,
-        sigma=(alpha - 1.0) / jnp.sqrt(count),
+        D=chosen.D,
+        sigma=(chosen.alpha - 1.0) / jnp.sqrt(count),
         num_pl_spikes=count,
-        status=_status(esd, tail, found, threshold),
+        status=_status(esd, tail, chosen.found, threshold),
     )
-    return _without_numbers(fit, ~found)
+    return _without_numbers(fit, ~chosen.found)
 
 
-def _choose(
-    tail: Tail, limits: Limits, corrected: bool
-) -> tuple[Int[Array, ""], Float[Array, ""], Float[Array, ""], Float[Array, ""], Bool[Array, ""]]:
-    """Where the tail starts, log(xmin), alpha, D, and whether there is a tail at all."""
+class _Choice(NamedTuple):
+    """The tail that is taken."""
+
+    start: Int[Array, ""]
+    log_xmin: Float[Array, ""]
+    alpha: Float[Array, ""]
+    D: Float[Array, ""]
+    found: Bool[Array, ""]
+    """Whether there is a tail at all."""
+
+
+def _choose(tail: Tail, limits: Limits, corrected: bool) -> _Choice:
     small = corrected & (jnp.max(tail.count) < SMALL_SAMPLE)
     if limits.xmin is not None:
         start = jnp.argmax(tail.fitted)
         log_xmin = jnp.log(jnp.full_like(tail.log_scale, limits.xmin)) - tail.log_scale
         alpha, valid = _maximum_likelihood(tail.count[start], tail.log_sum[start], log_xmin, small)
         (D,) = ks_distance(tail, start[None], log_xmin[None], alpha[None])
-        return start, log_xmin, alpha, D, valid
+        return _Choice(start, log_xmin, alpha, D, valid)
     alphas, valid = _maximum_likelihood(tail.count, tail.log_sum, tail.log_evals, small)
     valid &= tail.starts
     # Which xmin is best is a choice, not a function with a derivative.
     distances = scan_ks(*jax.lax.stop_gradient((tail, alphas)))
     best = jnp.argmin(jnp.where(valid, distances, jnp.inf))
-    return best, tail.log_evals[best], alphas[best], distances[best], valid.any()
+    return _Choice(best, tail.log_evals[best], alphas[best], distances[best], jnp.any(valid))
 
 
 def _maximum_likelihood(

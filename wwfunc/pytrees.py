@@ -1,16 +1,19 @@
-"""What JAX must know of our classes: records are pytrees of arrays, a Checkpoint one of tensors."""
+"""What JAX must know of our classes: records are pytrees of arrays, a Checkpoint of handles."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
-from typing import Any, TypeVar, dataclass_transform
+from typing import TypeVar, dataclass_transform
 
 import jax
+import numpy as np
 
-from wwfunc.checkpoint import Checkpoint
+from wwfunc.checkpoint import register_pytree
 
 T = TypeVar("T")
+
+Array = jax.Array | np.ndarray
+"""Records hold JAX's arrays or, on the host, NumPy's."""
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
@@ -21,18 +24,4 @@ def record(cls: type[T]) -> type[T]:
     return jax.tree_util.register_dataclass(frozen, data_fields=names, meta_fields=[])
 
 
-def _flatten(checkpoint: Checkpoint) -> tuple[Sequence[Any], tuple[str, ...]]:
-    return tuple(checkpoint.values()), tuple(checkpoint)
-
-
-def _flatten_with_keys(checkpoint: Checkpoint) -> tuple[Sequence[Any], tuple[str, ...]]:
-    leaves = [(jax.tree_util.DictKey(name), leaf) for name, leaf in checkpoint.items()]
-    return leaves, tuple(checkpoint)
-
-
-def _unflatten(names: tuple[str, ...], leaves: Iterable[Any]) -> Checkpoint:
-    return Checkpoint(dict(zip(names, leaves, strict=True)))
-
-
-# The structure holds the names alone: with a path or metadata in it, two files would never match.
-jax.tree_util.register_pytree_with_keys(Checkpoint, _flatten_with_keys, _unflatten, _flatten)
+register_pytree()

@@ -7,7 +7,7 @@ import importlib.util
 import os
 import sys
 import warnings
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -105,7 +105,7 @@ def _from_mapping(tree: Mapping[Any, Any], path: tuple[str, ...]) -> Iterator[tu
         if isinstance(leaf, Mapping):
             yield from _from_mapping(leaf, here)
         elif leaf is not None:
-            yield ".".join(here), _handle(leaf)
+            yield _named(here, leaf)
 
 
 def _from_pytree(tree: Any) -> Iterator[tuple[str, Handle]]:
@@ -113,7 +113,7 @@ def _from_pytree(tree: Any) -> Iterator[tuple[str, Handle]]:
 
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
         if _is_array(leaf):
-            yield ".".join(_key_words(path)), _handle(leaf)
+            yield _named(_key_words(path), leaf)
 
 
 def _key_words(path: tuple[Any, ...]) -> list[str]:
@@ -134,17 +134,20 @@ def _is_random_key(leaf: Any) -> bool:
     return str(getattr(leaf, "dtype", "")).startswith("key<")
 
 
-def _handle(leaf: Any) -> Handle:
+def _named(words: Iterable[str], leaf: Any) -> tuple[str, Handle]:
+    name = ".".join(words)
     if _is_random_key(leaf):
         import jax
 
-        return ArrayHandle(jax.random.key_data(leaf[...]))
+        return name, ArrayHandle(jax.random.key_data(leaf[...]))
     if isinstance(leaf, Handle):
-        return leaf
+        return name, leaf
     torch_name = _torch_name(leaf)
     if torch_name and torch_name not in BY_TORCH_NAME:
-        raise InputError(f"a tensor of {leaf.dtype} cannot be read")
-    return TorchHandle(leaf) if torch_name else ArrayHandle(leaf)
+        raise InputError(f"the tensor {name!r} of {leaf.dtype} cannot be read")
+    if not torch_name and not hasattr(leaf, "nbytes"):
+        raise InputError(f"{name!r} is a {type(leaf).__name__}, which holds no array to read")
+    return name, TorchHandle(leaf) if torch_name else ArrayHandle(leaf)
 
 
 def _torch_name(leaf: Any) -> str:
@@ -173,9 +176,21 @@ class TorchHandle:
 
     @property
     def key(self) -> Hashable:
-        return self.tensor.data_ptr(), self.shape, tuple(self.tensor.stride()), self.dtype.name
+        try:
+            start, strides = self.tensor.data_ptr(), tuple(self.tensor.stride())
+        except RuntimeError:  # a sparse tensor has neither
+            return id(self.tensor)
+        # Tensors on the meta device all start at 0.
+        return (start, self.shape, strides, self.dtype.name) if start else id(self.tensor)
 
     def read(self, rows: slice = slice(None)) -> np.ndarray:
+        try:
+            return self._read(rows)
+        except (RuntimeError, TypeError) as cause:  # on the meta device, sparse, fp4
+            reason = str(cause).partition(". ")[0]  # what follows runs to pages
+            raise InputError(f"torch cannot hand over this tensor: {reason}") from cause
+
+    def _read(self, rows: slice) -> np.ndarray:
         part = self.tensor.detach()
         part = (part[rows] if self.shape else part).cpu()
         if self.dtype.type.__module__ != "numpy":  # bf16 and fp8: through float32, which holds them

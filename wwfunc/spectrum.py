@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float, Int
+from jaxtyping import ArrayLike, Float, Int
 
 from wwfunc.errors import InputError
 from wwfunc.precision import verb
-from wwfunc.pytrees import record
+from wwfunc.pytrees import Array, record
 
 
 @record
@@ -19,11 +19,11 @@ class ESD:
     any entry to the end never meets it. A stack of matrices is pooled into one spectrum.
     """
 
-    evals: Float[Array, " size"]
+    evals: Float[Array, "*batch size"]
     """The `n` eigenvalues stand last; entries before them are padding."""
-    n: Int[Array, ""]
+    n: Int[Array, "*batch"]
     """Number of eigenvalues: slices times the smaller side."""
-    floor: Float[Array, ""]
+    floor: Float[Array, "*batch"]
     """What the Gram form resolves; eigenvalues at or under it are rounding, not signal."""
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 
 from wwfunc.options import Threshold
-from wwfunc.pytrees import record
+from wwfunc.pytrees import Array, record
 from wwfunc.spectrum import ESD
 
 ABSOLUTE_THRESHOLD = 1e-5
@@ -40,18 +40,18 @@ class Tail:
     digits whatever the scale of the weights.
     """
 
-    evals: Float[Array, " size"]
+    evals: Float[Array, "*batch size"]
     """Padded in front to whole tiles."""
-    log_evals: Float[Array, " size"]
+    log_evals: Float[Array, "*batch size"]
     """log(lambda_i / lambda_max); 0 where not fitted."""
-    log_scale: Float[Array, ""]
+    log_scale: Float[Array, "*batch"]
     """log(lambda_max)."""
-    fitted: Bool[Array, " size"]
-    starts: Bool[Array, " size"]
+    fitted: Bool[Array, "*batch size"]
+    starts: Bool[Array, "*batch size"]
     """Where a tail may start: never inside a group of equal eigenvalues."""
-    count: Int[Array, " size"]
+    count: Int[Array, "*batch size"]
     """Number of fitted eigenvalues from here on."""
-    log_sum: Float[Array, " size"]
+    log_sum: Float[Array, "*batch size"]
     """Sum of `log_evals` from here on."""
 
 

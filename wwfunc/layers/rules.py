@@ -105,7 +105,8 @@ def quantised_payload(t: Facts) -> Verdict:
 
 
 def bias(t: Facts) -> Verdict:
-    is_bias = t.last in ("b", "beta") or re.fullmatch(r"(\w+_)?bias(es)?(_\w+)?", t.last)
+    letter = t.last in ("b", "beta") and len(t.shape) < 2
+    is_bias = letter or re.fullmatch(r"(\w+_)?bias(es)?(_\w+)?", t.last)
     return Skip("a bias") if is_bias else None
 
 
