@@ -7,9 +7,11 @@ import subprocess
 import sys
 import textwrap
 
+import jax
 import numpy as np
 import pandas as pd
 import pytest
+from threadpoolctl import threadpool_info
 
 import wwfunc
 from wwfunc import execution
@@ -100,3 +102,27 @@ def test_forty_shapes_compile_no_more_programs_than_there_are_buckets():
     )
     programs, buckets = map(int, done.stdout.split())
     assert 1 <= programs <= buckets
+
+
+def test_what_is_set_for_a_run_is_set_back(model):
+    """Also when the run breaks off: BLAS threads, 64-bit mode."""
+
+    def threads():
+        return [library["num_threads"] for library in threadpool_info()]
+
+    def interrupt(done, total, name):
+        assert not jax.config.read("jax_enable_x64"), "a callback runs in the caller's mode"
+        raise KeyboardInterrupt
+
+    before = threads()
+    with pytest.raises(KeyboardInterrupt):
+        wwfunc.analyze(model, progress=interrupt)
+    assert threads() == before
+    assert not jax.config.read("jax_enable_x64")
+
+
+def test_slices_too_large_to_go_together_go_alone(monkeypatch):
+    kernel = {"c.weight": np.random.default_rng(2).standard_normal((12, 10, 3, 3))}
+    together = wwfunc.analyze(kernel).records[0].evals
+    monkeypatch.setattr("wwfunc.host._GRAM_ELEMENTS", 1)
+    np.testing.assert_allclose(wwfunc.analyze(kernel).records[0].evals, together, rtol=1e-12)

@@ -95,7 +95,7 @@ ARCHITECTURES = {
         a.mlp.experts.gate_up_proj_bias 128x5760 - bias
         b.block_sparse_moe.input_linear.weight 32x1024x1024 - fused_experts
         c.ffn.experts.mlp.w1 172032x6144 - fused_experts
-        d.experts.0.conv.weight 64x64x3x3 conv2d torch_conv
+        d.experts.0.weight 64x64x3x3 conv2d torch_conv
         e.mlp.experts.linear_fc1.weight0 1024x4096 dense matrix""",
     "reparametrised": """
         a.weight_g 64x1 - factor
@@ -111,6 +111,7 @@ ARCHITECTURES = {
         params.LayerNorm_0.scale 64 - vector
         params.layers.LayerNorm_0.scale 12x64 - elementwise
         batch_stats.BatchNorm_0.mean 64 - buffer
+        batch_stats.SpectralNorm_0.Dense_0/kernel/u 1x64 - buffer
         params.attn.query.kernel 64x4x16 dense flax_attention
         params.attn.key.kernel 64x4x16 dense flax_attention
         params.attn.value.kernel 64x4x16 dense flax_attention

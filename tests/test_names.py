@@ -16,6 +16,7 @@ NAMES = st.lists(PIECES, max_size=6).map("".join)
     "ordered",
     [
         ["h.2.w", "h.10.w", "h.100.w"],
+        ["h.2.w", "h.003.w", "h.4.w", "h.05.w"],
         ["layer2.0.w", "layer2.1.w", "layer10.0.w"],
         ["block_9.w", "block_10.w", "block_a.w"],
         ["0.w", "1.w", "10.w", "a.w"],
@@ -88,7 +89,7 @@ def test_block(name, expected):
 
 
 ROLES = {
-    "qkv": """h.0.attn.c_attn blocks.0.attn.qkv attention.query_key_value
+    "qkv": """h.0.attn.c_attn blocks.0.attn.qkv attention.query_key_value attn.Wqkv
         self_attention.in_proj_weight""",
     "q": "attention.self.query self_attn.q_proj SelfAttention.q attn1.to_q attention.wq q_lin",
     "k": "attention.self.key self_attn.k_proj SelfAttention.k attn1.to_k attention.wk k_lin",

@@ -197,3 +197,29 @@ def test_rotating_a_matrix_leaves_alpha():
     rotation = np.linalg.qr(rng.standard_normal((80, 80)))[0]
     alphas = [float(wwfunc.measure(M).fit.alpha) for M in (W, W.T, W[::-1], rotation @ W)]
     np.testing.assert_allclose(alphas, alphas[0], rtol=1e-8)
+
+
+BAD_OPTIONS = [
+    {"xmin": 0.0},
+    {"xmin": -1},
+    {"xmin_min": np.nan},
+    {"xmax": 0},
+    {"xmax": -2.5},
+    {"xmax": True},
+    {"threshold": "none"},
+    {"small_sample": 3},
+]
+
+
+@pytest.mark.parametrize("options", BAD_OPTIONS, ids=str)
+def test_an_option_outside_its_range_is_refused(options):
+    with pytest.raises(wwfunc.OptionError, match=next(iter(options))):
+        fit_pl(np.arange(1.0, 50), **options)
+
+
+def test_a_limit_may_be_traced():
+    evals = pareto(np.random.default_rng(8), 100, 2.5)
+    with jax.enable_x64(True):
+        many = jax.vmap(lambda xmin: fit_pl(evals, xmin=xmin).alpha)(np.array([1.0, 1.5, 2.0]))
+    for xmin, alpha in zip((1.0, 1.5, 2.0), many, strict=True):
+        np.testing.assert_allclose(alpha, fit_pl(evals, xmin=xmin).alpha, rtol=1e-12)

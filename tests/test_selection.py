@@ -199,13 +199,20 @@ def test_equal_values_in_other_memory_are_not_tied():
     assert [f.rule for f in found] == ["torch_dense"] * 3
 
 
+def test_empty_tensors_are_not_tied():
+    """They may all start where the next tensor does."""
+    nothing = np.ones((0, 8))
+    statuses = [r.status for r in wwfunc.analyze({"a.weight": nothing, "b.weight": nothing})]
+    assert statuses == ["skipped: an empty tensor"] * 2
+
+
 # Options --------------------------------------------------------------------------------------
 
 NO_COUNT = [0, -1, True, math.nan, math.inf, "8", [8]]
 NO_NUMBER = [0, 0.0, -1, -0.5, True, math.nan, math.inf, "1", [1.0]]
 BAD_VALUES = {
-    "layers": [True, [True], 0, "", [None], [1.5], ["wte", 0]],
-    "min_evals": NO_COUNT,
+    "layers": [True, [True], 0, "", [None], [1.5], ["wte", 0], 3.5],
+    "min_evals": [*NO_COUNT, None],
     "max_evals": NO_COUNT,
     "max_N": NO_COUNT,
     "xmin": NO_NUMBER,

@@ -213,6 +213,7 @@ def test_tensors_known_by_their_methods(array, requires_grad):
     handle = as_checkpoint({"w": Tensor(array, requires_grad)})["w"]
     assert (handle.shape, handle.dtype, handle.nbytes) == (array.shape, array.dtype, array.nbytes)
     np.testing.assert_array_equal(handle.read(), array)
+    assert not handle.read().flags.writeable
     np.testing.assert_array_equal(handle.read(slice(2, 5)), array[2:5])
 
 

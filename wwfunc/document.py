@@ -15,7 +15,7 @@ from wwfunc.columns import COLUMNS
 from wwfunc.errors import AnalysisFileError
 from wwfunc.files import write_atomically
 from wwfunc.layers.coverage import Coverage, CoverageRow
-from wwfunc.layers.find import Layer
+from wwfunc.layers.layer import Layer
 from wwfunc.options import Options
 from wwfunc.provenance import Provenance
 from wwfunc.records import LayerRecord

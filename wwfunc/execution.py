@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
 
 import jax
-import numpy as np
 from threadpoolctl import threadpool_limits
 
-from wwfunc import host, matrices
-from wwfunc.errors import OptionError, WwfuncError
-from wwfunc.layers.find import Finding, Layer
+from wwfunc import host, spectra
+from wwfunc.errors import OptionError
+from wwfunc.layers.layer import Task
 from wwfunc.measures import Measures, measure_esd
 from wwfunc.options import Options
 from wwfunc.powerlaw import limits_of
 from wwfunc.records import LayerRecord
-from wwfunc.spectrum import ESD, esd
-from wwfunc.status import sentence
+from wwfunc.spectra import Spectrum
+from wwfunc.spectrum import ESD
+from wwfunc.status import Status, sentence
 
 SMALLEST_BUCKET = 256
 BUCKET_RATIO = 4
@@ -32,36 +32,34 @@ the interpreter lock through a call on one small matrix, but not through one on 
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
-
-@dataclass(frozen=True)
-class Spectrum:
-    """Eigenvalues of one layer, or why there are none."""
-
-    finding: Finding
-    esd: ESD | None = None
-    failure: str = ""
+Report = Callable[[LayerRecord], None]
 
 
 def measure_all(
-    findings: Sequence[Finding], options: Options, threads: int | None = None
-) -> Iterator[LayerRecord]:
-    """A record for each finding that is a layer, as soon as it is measured, in any order."""
-    small = [f for f in findings if _layer(f).M < LARGE_SIDE]
-    large = [f for f in findings if _layer(f).M >= LARGE_SIDE]
+    tasks: Sequence[Task], options: Options, threads: int | None, report: Report
+) -> None:
+    """Report a record for each task as soon as it is measured, in any order."""
     threads = default_threads() if threads is None else _checked(threads)
+    small = [task for task in tasks if task.layer.M < LARGE_SIDE]
+    large = [task for task in tasks if task.layer.M >= LARGE_SIDE]
     on_host = engine(options) == "host"
-    spectra = _host_spectra if on_host else _device_spectra
-    with jax.enable_x64(True):
-        with threadpool_limits(1, "blas"):
-            yield from _run(_batches(small), spectra, threads if on_host else 1, options)
-        with threadpool_limits(threads, "blas"):
-            yield from _run([[f] for f in large], spectra, 1, options)
+    compute = spectra.on_host if on_host else spectra.on_device
+    with threadpool_limits(1, "blas"):
+        _run(_batches(small), compute, threads if on_host else 1, options, report)
+    with threadpool_limits(threads, "blas"):
+        _run([[task] for task in large], compute, 1, options, report)
 
 
 def default_threads() -> int:
     """The processors that this process may use, or fewer where a usual variable says so."""
     limits = [int(v) for v in map(os.environ.get, _THREAD_VARIABLES) if v and v.isdecimal()]
-    return max(1, min([len(os.sched_getaffinity(0)), *[limit for limit in limits if limit > 0]]))
+    return max(1, min([_processors(), *[limit for limit in limits if limit > 0]]))
+
+
+def _processors() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1  # macOS and Windows have no affinity to ask for
 
 
 def _checked(threads: int) -> int:
@@ -88,117 +86,63 @@ def bucket(size: int) -> int:
     return padded
 
 
-def _layer(finding: Finding) -> Layer:
-    assert finding.layer is not None
-    return finding.layer
-
-
 def _run(
-    batches: Sequence[list[Finding]],
-    spectra: Callable[[list[Finding]], list[Spectrum]],
+    batches: Sequence[Sequence[Task]],
+    compute: Callable[[Sequence[Task]], list[Spectrum]],
     threads: int,
     options: Options,
-) -> Iterator[LayerRecord]:
+    report: Report,
+) -> None:
     """Spectra in `threads` workers; fits, and what they compile, in this thread meanwhile."""
     pool = ThreadPoolExecutor(threads, thread_name_prefix="wwfunc")
     try:
-        futures: list[Future[list[Spectrum]]] = [pool.submit(spectra, batch) for batch in batches]
-        for future in as_completed(futures):
+        for future in as_completed([pool.submit(compute, batch) for batch in batches]):
             for spectrum in future.result():
-                yield _record(spectrum, options)
+                report(_record(spectrum, options))
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _batches(findings: Sequence[Finding]) -> list[list[Finding]]:
+def _batches(tasks: Sequence[Task]) -> list[list[Task]]:
     """Layers of the same smaller side together, the most costly batches first."""
-    by_side: defaultdict[int, list[Finding]] = defaultdict(list)
-    for finding in sorted(findings, key=_cost, reverse=True):
-        by_side[_layer(finding).M].append(finding)
-    batches: list[list[Finding]] = []
+    by_side: defaultdict[int, list[Task]] = defaultdict(list)
+    for task in sorted(tasks, key=_cost, reverse=True):
+        by_side[task.layer.M].append(task)
+    batches: list[list[Task]] = []
     for side, group in by_side.items():
         filled = BATCH_SIDE
-        for finding in group:
+        for task in group:
             if filled >= BATCH_SIDE:
                 batches.append([])
                 filled = 0
-            batches[-1].append(finding)
-            filled += side * _layer(finding).rf
+            batches[-1].append(task)
+            filled += side * task.layer.rf
     return sorted(batches, key=lambda batch: -sum(map(_cost, batch)))
 
 
-def _cost(finding: Finding) -> int:
-    layer = _layer(finding)
+def _cost(task: Task) -> int:
+    layer = task.layer
     return layer.rf * layer.M**2 * (layer.N + 10 * layer.M)
 
 
-def _host_spectra(batch: list[Finding]) -> list[Spectrum]:
-    """Eigenvalues of layers with one smaller side, by one call of LAPACK for all of them."""
-    grams: list[np.ndarray] = []
-    failures: dict[str, str] = {}
-    for finding in batch:
-        try:
-            grams.append(host.grams(_stack(finding)))
-        except (WwfuncError, OSError, MemoryError) as cause:
-            failures[finding.tensor] = f"failed: {cause or type(cause).__name__}"
-    try:
-        evals = host.eigenvalues(np.concatenate(grams) if len(grams) > 1 else grams[0])
-    except (IndexError, MemoryError, np.linalg.LinAlgError) as cause:
-        reason = f"failed: {cause}"
-        return [Spectrum(f, failure=failures.get(f.tensor, reason)) for f in batch]
-    return list(_split(batch, evals, failures))
-
-
-def _split(batch: list[Finding], evals: np.ndarray, failures: dict[str, str]) -> Iterator[Spectrum]:
-    start = 0
-    for finding in batch:
-        if finding.tensor in failures:
-            yield Spectrum(finding, failure=failures[finding.tensor])
-            continue
-        layer = _layer(finding)
-        own = evals[start : start + layer.rf]
-        start += layer.rf
-        yield Spectrum(finding, host.pooled(own, layer.N, _scale(finding)))
-
-
-def _device_spectra(batch: list[Finding]) -> list[Spectrum]:
-    """The same through JAX, in float64 on whatever device it runs on."""
-    spectra = []
-    for finding in batch:
-        try:
-            with jax.enable_x64(True):
-                stack = jax.numpy.asarray(_stack(finding)).astype(np.float64)
-                spectra.append(Spectrum(finding, jax.device_get(esd(stack, _scale(finding)))))
-        except (WwfuncError, OSError, MemoryError) as cause:
-            spectra.append(Spectrum(finding, failure=f"failed: {cause or type(cause).__name__}"))
-    return spectra
-
-
-def _stack(finding: Finding) -> np.ndarray:
-    assert finding.hint is not None
-    return matrices.unfold(finding.handle.read(), finding.hint)
-
-
-def _scale(finding: Finding) -> float:
-    assert finding.hint is not None
-    return matrices.scale(finding.hint)
-
-
 def _record(spectrum: Spectrum, options: Options) -> LayerRecord:
-    layer = _layer(spectrum.finding)
     if spectrum.esd is None:
-        return LayerRecord(layer=layer, status=spectrum.failure, measures=None)
+        return LayerRecord(layer=spectrum.layer, status=spectrum.failure, measures=None)
     measures = _fit(spectrum.esd, options)
-    status = sentence(int(measures.fit.status), int(measures.scale.status))
-    return LayerRecord(layer=layer, status=status, measures=measures)
+    codes = int(measures.fit.status), int(measures.scale.status)
+    known = Status.NOT_FINITE not in codes  # without a spectrum not even a rank is known
+    return LayerRecord(
+        layer=spectrum.layer, status=sentence(*codes), measures=measures if known else None
+    )
 
 
 def _fit(spectrum: ESD, options: Options) -> Measures:
     """Everything that follows from the spectrum, by the program of its bucket."""
-    measures = measure_esd(
-        host.padded(spectrum, bucket(spectrum.evals.size)),
-        limits_of(xmin=options.xmin, xmin_min=options.xmin_min, xmax=options.xmax),
-        threshold=options.threshold,
-        small_sample=options.small_sample,
-    )
-    return replace(jax.device_get(measures), esd=spectrum)
+    with jax.enable_x64(True):
+        measures = measure_esd(
+            host.padded(spectrum, bucket(spectrum.evals.size)),
+            limits_of(options),
+            threshold=options.threshold,
+            small_sample=options.small_sample,
+        )
+        return replace(jax.device_get(measures), esd=spectrum)

@@ -12,6 +12,8 @@ from wwfunc.spectrum import ESD
 
 _BLOCK_ELEMENTS = 1 << 21
 _PANEL = 512
+_GRAM_ELEMENTS = 1 << 22
+"""Slices whose Gram matrices take up to 32 MiB are decomposed together, larger ones alone."""
 
 
 def grams(stack: np.ndarray) -> np.ndarray:
@@ -29,7 +31,8 @@ def grams(stack: np.ndarray) -> np.ndarray:
             block = np.ascontiguousarray(matrix[start : start + step], np.float64)
             for left in range(0, cols, _PANEL):
                 panel = block[:, left : left + _PANEL]
-                result[index, left:, left : left + _PANEL] += block[:, left:].T @ panel
+                with np.errstate(over="ignore", invalid="ignore"):  # not finite is a status
+                    result[index, left:, left : left + _PANEL] += block[:, left:].T @ panel
     return result
 
 
@@ -57,7 +60,11 @@ def pooled(evals: np.ndarray, rows: int, scale: float = 1.0) -> ESD:
 
 def esd(stack: np.ndarray, scale: float = 1.0) -> ESD:
     """The spectrum of a stack (k, n, m), n >= m: see `wwfunc.spectrum.esd`."""
-    return pooled(eigenvalues(grams(stack)), stack.shape[1], scale)
+    slices, rows, cols = stack.shape
+    at_once = max(1, _GRAM_ELEMENTS // max(1, cols * cols))
+    parts = [stack[start : start + at_once] for start in range(0, slices, at_once)]
+    evals = [eigenvalues(grams(part)) for part in parts]
+    return pooled(np.concatenate(evals) if evals else np.empty((0, cols)), rows, scale)
 
 
 def padded(spectrum: ESD, size: int) -> ESD:

@@ -62,9 +62,11 @@ def measure(
     """
     options = options or Options()
     spectrum = W if isinstance(W, ESD) else esd(W, scale)
-    limits = limits_of(xmin=options.xmin, xmin_min=options.xmin_min, xmax=options.xmax)
     return measure_esd(
-        spectrum, limits, threshold=options.threshold, small_sample=options.small_sample
+        spectrum,
+        limits_of(options),
+        threshold=options.threshold,
+        small_sample=options.small_sample,
     )
 
 

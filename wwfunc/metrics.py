@@ -50,7 +50,7 @@ def scale_metrics(esd: ESD) -> ScaleMetrics:
         log_spectral_norm=log10(spectral_norm(esd)),
         stable_rank=stable_rank(esd),
         entropy=entropy(esd),
-        sv_max=jnp.sqrt(spectral_norm(esd)),
+        sv_max=largest_singular_value(esd),
         sv_min=smallest_singular_value(esd),
         matrix_rank=matrix_rank(esd),
         rank_loss=esd.n - matrix_rank(esd),
@@ -61,9 +61,12 @@ def scale_metrics(esd: ESD) -> ScaleMetrics:
 
 def alpha_metrics(esd: ESD, fit: PowerLawFit) -> AlphaMetrics:
     """The two metrics that weigh alpha with the scale of the layer."""
+    failed = jnp.isnan(fit.alpha)
+    # A stand-in where the fit failed keeps NaN out of the gradient, not only out of the value.
+    alpha = jnp.where(failed, 1.0, fit.alpha)
     return AlphaMetrics(
-        alpha_weighted=fit.alpha * log10(spectral_norm(esd)),
-        log_alpha_norm=log_alpha_norm(esd, fit.alpha),
+        alpha_weighted=jnp.where(failed, jnp.nan, alpha * log10(spectral_norm(esd))),
+        log_alpha_norm=jnp.where(failed, jnp.nan, log_alpha_norm(esd, alpha)),
     )
 
 
@@ -95,6 +98,12 @@ def weak_rank_loss(esd: ESD) -> Int[Array, ""]:
     return esd.n - jnp.sum(esd.evals > WEAK_RANK * esd.evals[-1], dtype=jnp.int32)
 
 
+def largest_singular_value(esd: ESD) -> Float[Array, ""]:
+    """sqrt(lambda_max)."""
+    zero = esd.evals[-1] == 0
+    return jnp.where(zero, 0.0, jnp.sqrt(jnp.where(zero, 1.0, esd.evals[-1])))
+
+
 def smallest_singular_value(esd: ESD) -> Float[Array, ""]:
     """sqrt(lambda_min); 0 where lambda_min is under the rounding floor."""
     smallest = esd.evals[esd.evals.size - esd.n]
@@ -105,7 +114,8 @@ def smallest_singular_value(esd: ESD) -> Float[Array, ""]:
 
 def entropy(esd: ESD) -> Float[Array, ""]:
     """-sum_i p_i ln p_i / ln(rank), with p_i = lambda_i / sum lambda: 1 for a flat spectrum."""
-    share = esd.evals / frobenius_norm(esd)
+    norm = frobenius_norm(esd)
+    share = esd.evals / jnp.where(norm > 0, norm, 1.0)
     positive = esd.evals > esd.floor
     terms = jnp.where(positive, share * jnp.log(jnp.where(positive, share, 1.0)), 0.0)
     rank = matrix_rank(esd)
@@ -116,7 +126,7 @@ def log_alpha_norm(esd: ESD, alpha: Float[Array, ""]) -> Float[Array, ""]:
     """log10 sum_i lambda_i^alpha, summed in log space so that no power overflows."""
     positive = esd.evals > 0
     powers = jnp.where(positive, alpha * jnp.log(jnp.where(positive, esd.evals, 1.0)), -jnp.inf)
-    return jnp.where(jnp.isnan(alpha), jnp.nan, logsumexp(powers) / jnp.log(10.0))
+    return logsumexp(powers) / jnp.log(10.0)
 
 
 def log10(value: Float[Array, ""]) -> Float[Array, ""]:

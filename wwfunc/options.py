@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from numbers import Integral, Real
 from typing import Any, Literal, get_args
 
 from wwfunc.errors import OptionError
@@ -14,6 +15,8 @@ Selector = int | str
 Threshold = Literal["absolute", "relative"]
 SmallSample = Literal["corrected", "mle"]
 Engine = Literal["auto", "host", "jax"]
+
+Check = Callable[[str, Any], Any]
 
 THRESHOLDS: tuple[Threshold, ...] = get_args(Threshold)
 SMALL_SAMPLES: tuple[SmallSample, ...] = get_args(SmallSample)
@@ -36,7 +39,8 @@ class Options:
     xmin_min: float | None = None
     """Smallest xmin that is tried."""
     xmax: int | float | None = None
-    """Larger eigenvalues are not fitted; a negative integer -k leaves out the k largest."""
+    """Larger eigenvalues are not fitted; an integer, always negative here, -k leaves out the k
+    largest."""
     threshold: Threshold = "absolute"
     """Fit eigenvalues above 1e-5 ("absolute"), or all that rounding resolves ("relative")."""
     small_sample: SmallSample = "corrected"
@@ -45,21 +49,9 @@ class Options:
     """Eigenvalues by LAPACK ("host"), by JAX's device ("jax"), or by what JAX runs on ("auto")."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "layers", _as_selectors(self.layers))
-        _require(self.min_evals, "min_evals", least=1)
-        for name in ("max_evals", "max_N"):
-            _require(getattr(self, name), name, least=1)
-        for name in ("xmin", "xmin_min"):
-            _require(getattr(self, name), name, above=0)
-        _require_xmax(self.xmax)
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise OptionError(
-                    f"{name} is one of {', '.join(choices)}, not {getattr(self, name)!r}"
-                )
-
-
-_CHOICES = {"threshold": THRESHOLDS, "small_sample": SMALL_SAMPLES, "engine": get_args(Engine)}
+        for field in dataclasses.fields(self):
+            checked = _CHECKS[field.name](field.name, getattr(self, field.name))
+            object.__setattr__(self, field.name, checked)
 
 
 def make_options(base: Options | None = None, **changes: Any) -> Options:
@@ -76,37 +68,70 @@ def _nearest(name: str, known: list[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(known)}"
 
 
-def _as_selectors(layers: Selector | Iterable[Selector] | None) -> tuple[Selector, ...]:
-    given = () if layers is None else (layers,) if isinstance(layers, (int, str)) else tuple(layers)
-    for selector in given:
-        if (
-            not isinstance(selector, (int, str))
-            or isinstance(selector, bool)
-            or selector in (0, "")
-        ):
-            raise OptionError(
-                f"layers= takes names and layer ids (negative ones leave out), not {selector!r}"
-            )
-    return given
+def _selectors(name: str, layers: Any) -> tuple[Selector, ...]:
+    single = isinstance(layers, (str, Integral)) or not isinstance(layers, Iterable | None)
+    return tuple(_selector(name, item) for item in ((layers,) if single else layers or ()))
 
 
-def _require(
-    value: float | None, name: str, *, least: float = -math.inf, above: float = -math.inf
-) -> None:
-    if value is None:
-        return
-    bound = f"at least {least}" if least > -math.inf else f"above {above}"
-    good = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not (good and least <= value < math.inf and value > above):
-        raise OptionError(f"{name} is a number {bound}, not {value!r}")
+def _selector(name: str, item: Any) -> Selector:
+    if isinstance(item, str) and item:
+        return item
+    if _is(Integral, item) and item:
+        return int(item)
+    raise OptionError(f"{name}= takes names and layer ids (negative ones leave out), not {item!r}")
 
 
-def _require_xmax(xmax: float | None) -> None:
-    if xmax is None or (isinstance(xmax, int) and not isinstance(xmax, bool) and xmax < 0):
-        return
-    good = isinstance(xmax, (int, float)) and not isinstance(xmax, bool)
-    if not (good and 0 < xmax < math.inf):
-        raise OptionError(
-            f"xmax is an eigenvalue above 0, or a negative integer that counts the largest "
-            f"eigenvalues to leave out, not {xmax!r}"
-        )
+def _count(name: str, value: Any) -> int:
+    if not _is(Integral, value) or value < 1:
+        raise OptionError(f"{name} is a whole number from 1, not {value!r}")
+    return int(value)
+
+
+def _positive(name: str, value: Any) -> float:
+    if not _is(Real, value) or not 0 < value < math.inf:
+        raise OptionError(f"{name} is a number above 0, not {value!r}")
+    return float(value)
+
+
+def _xmax(name: str, value: Any) -> int | float:
+    if _is(Integral, value) and value < 0:
+        return int(value)
+    if _is(Real, value) and 0 < value < math.inf:
+        return float(value)
+    raise OptionError(
+        f"{name} is an eigenvalue above 0, or a negative whole number that counts the largest "
+        f"eigenvalues to leave out, not {value!r}"
+    )
+
+
+def _is(kind: type, value: Any) -> bool:
+    """Whether `value` is such a number, Python's or NumPy's; a truth value is none."""
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _or_none(check: Check) -> Check:
+    return lambda name, value: None if value is None else check(name, value)
+
+
+def _one_of(*choices: str) -> Check:
+    def check(name: str, value: Any) -> str:
+        if value not in choices:
+            raise OptionError(f"{name} is one of {', '.join(choices)}, not {value!r}")
+        return str(value)
+
+    return check
+
+
+_CHECKS: dict[str, Check] = {
+    "layers": _selectors,
+    "min_evals": _count,
+    "max_evals": _or_none(_count),
+    "max_N": _or_none(_count),
+    "xmin": _or_none(_positive),
+    "xmin_min": _or_none(_positive),
+    "xmax": _or_none(_xmax),
+    "threshold": _one_of(*THRESHOLDS),
+    "small_sample": _one_of(*SMALL_SAMPLES),
+    "engine": _one_of(*get_args(Engine)),
+}
+"""One check for each option, which returns the plain Python value."""

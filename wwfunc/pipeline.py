@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -79,11 +80,15 @@ def analyze(
     from wwfunc.execution import engine, measure_all  # JAX is imported once there is work for it
 
     rows = _waiting(findings, options)
-    fit = [f for f in findings if f.tensor in rows and rows[f.tensor] is None]
-    for done, record in enumerate(measure_all(fit, options, threads), start=1):
+    tasks = [f.task for f in findings if f.task and rows.get(f.tensor, ...) is None]
+    done = itertools.count(1)
+
+    def report(record: LayerRecord) -> None:
         rows[record.layer.tensor] = record
         if progress is not None:
-            progress(done, len(fit), record.layer.longname)
+            progress(next(done), len(tasks), record.layer.longname)
+
+    measure_all(tasks, options, threads, report)
     return _gather(checkpoint, findings, rows, options, engine(options))
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import ArrayLike, Bool, Float, Int
 
-from wwfunc.options import SmallSample, Threshold
+from wwfunc.options import Options, SmallSample, Threshold, make_options
 from wwfunc.precision import verb
 from wwfunc.pytrees import Array, record
 from wwfunc.spectrum import ESD
@@ -84,6 +84,12 @@ def fit_pl(
     PowerLawFit
         With `status`, a `Status` code; a failed fit is NaN, never a number.
 
+    Raises
+    ------
+    OptionError
+        If an option is outside its range. Limits may be arrays too, also traced ones; then they
+        are not checked.
+
     Notes
     -----
     O(n^2) time, O(n) memory. Works under `jit`, `vmap` and `grad` (the choice of xmin is held
@@ -102,17 +108,23 @@ def fit_pl(
     >>> bool(abs(fit.alpha - 2.5) < 4 * fit.sigma)
     True
     """
-    limits = limits_of(xmin=xmin, xmin_min=xmin_min, xmax=xmax)
-    return fit_limited(_as_esd(evals), limits, threshold=threshold, small_sample=small_sample)
+    limits: dict[str, Any] = {"xmin": xmin, "xmin_min": xmin_min, "xmax": xmax}
+    traced = {name: value for name, value in limits.items() if isinstance(value, Array)}
+    plain = {name: value for name, value in limits.items() if name not in traced}
+    options = make_options(**plain, threshold=threshold, small_sample=small_sample)
+    return fit_limited(
+        _as_esd(evals),
+        dataclasses.replace(limits_of(options), **traced),
+        threshold=options.threshold,
+        small_sample=options.small_sample,
+    )
 
 
-def limits_of(
-    *, xmin: float | None = None, xmin_min: float | None = None, xmax: int | float | None = None
-) -> Limits:
-    """`Limits` from the public arguments: a negative integer xmax is a count."""
-    if isinstance(xmax, int) and xmax < 0:
-        return Limits(xmin=xmin, xmin_min=xmin_min, clip=-xmax)
-    return Limits(xmin=xmin, xmin_min=xmin_min, xmax=xmax)
+def limits_of(options: Options) -> Limits:
+    """The limits among the options: a negative xmax is a count."""
+    clip = -options.xmax if isinstance(options.xmax, int) else 0
+    xmax = None if clip else options.xmax
+    return Limits(xmin=options.xmin, xmin_min=options.xmin_min, xmax=xmax, clip=clip)
 
 
 def _as_esd(evals: ESD | Float[ArrayLike, " n"]) -> ESD:
@@ -139,7 +151,7 @@ def fit_limited(
         xmin=xmin if limits.xmin is None else jnp.full_like(xmin, limits.xmin),
         xmax=jnp.max(jnp.where(tail.fitted, tail.evals, -jnp.inf)),
         D=chosen.D,
-        sigma=(chosen.alpha - 1.0) / jnp.sqrt(count),
+        sigma=(chosen.alpha - 1.0) / jnp.sqrt(jnp.maximum(count, 1)),
         num_pl_spikes=count,
         status=_status(esd, tail, chosen.found, threshold),
     )

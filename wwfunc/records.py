@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wwfunc.columns import BY_NAME, COLUMNS
-from wwfunc.layers.find import Layer
+from wwfunc.layers.layer import Layer
 
 if TYPE_CHECKING:
     from wwfunc.measures import Measures

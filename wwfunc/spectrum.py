@@ -69,12 +69,10 @@ def esd(W: Float[ArrayLike, "*slices n m"], scale: Float[ArrayLike, ""] = 1.0) -
     grams = jnp.matmul(stack.mT, stack, precision=jax.lax.Precision.HIGHEST)
     evals = jnp.sort(jnp.maximum(_eigenvalues(grams).ravel(), 0.0)) * jnp.asarray(scale) ** 2
     evals = jnp.where(jnp.isfinite(grams).all(), evals, jnp.nan).astype(stack.dtype)
-    largest = evals[-1] if evals.size else jnp.zeros((), stack.dtype)
-    return ESD(
-        evals=evals,
-        n=jnp.asarray(evals.size, jnp.int32),
-        floor=largest * (jnp.finfo(stack.dtype).eps * stack.shape[1]),
-    )
+    n = jnp.asarray(evals.size, jnp.int32)
+    if not evals.size:
+        evals = jnp.zeros(1, stack.dtype)  # padding alone: the last entry must exist
+    return ESD(evals=evals, n=n, floor=evals[-1] * jnp.finfo(stack.dtype).eps * stack.shape[1])
 
 
 def _as_stack(W: Array) -> Array:

@@ -11,40 +11,8 @@ from typing import get_args
 from wwfunc.checkpoint import Checkpoint, Handle, Kind, TensorHint, as_handle
 from wwfunc.errors import OptionError
 from wwfunc.layers import names
+from wwfunc.layers.layer import Layer, Task
 from wwfunc.layers.rules import Facts, Skip, judge, unreadable
-
-
-@dataclass(frozen=True, kw_only=True)
-class Layer:
-    """The identity of one row: a weight tensor, or a part of one."""
-
-    layer_id: int
-    """1-based rank of the tensor's name, in natural order, among all weight tensors."""
-    longname: str
-    part: str = ""
-    """Slice, expert, head group or gate; empty for a whole tensor."""
-    tensor: str
-    kind: str
-    block: int | None
-    role: str
-    dtype: str
-    rule: str
-    N: int
-    """The longer side of the weight matrices."""
-    M: int
-    """The shorter side."""
-    rf: int
-    """Number of slices: the size of a convolution's receptive field."""
-    num_params: int
-
-    @property
-    def layer_type(self) -> str:
-        """WeightWatcher's word, under which an embedding of a state dict is dense."""
-        return "dense" if self.kind == "embedding" else self.kind
-
-    @property
-    def num_evals(self) -> int:
-        return self.rf * self.M
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +23,12 @@ class Finding:
     handle: Handle
     rule: str
     reason: str = ""
-    hint: TensorHint | None = None
-    layer: Layer | None = None
+    task: Task | None = None
+    """How to measure the layer; None where the tensor is none."""
+
+    @property
+    def layer(self) -> Layer | None:
+        return self.task.layer if self.task else None
 
 
 def find(checkpoint: Checkpoint) -> list[Finding]:
@@ -136,8 +108,8 @@ def _finding(
 ) -> Finding:
     if isinstance(verdict, Skip):
         return Finding(tensor=facts.name, handle=handle, rule=rule, reason=verdict.reason)
-    layer = _layer(facts, verdict, rule, layer_id)
-    return Finding(tensor=facts.name, handle=handle, rule=rule, hint=verdict, layer=layer)
+    task = Task(layer=_layer(facts, verdict, rule, layer_id), handle=handle, hint=verdict)
+    return Finding(tensor=facts.name, handle=handle, rule=rule, task=task)
 
 
 def _layer(facts: Facts, hint: TensorHint, rule: str, layer_id: int) -> Layer:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 from wwfunc.errors import SelectionError
-from wwfunc.layers.find import Layer
+from wwfunc.layers.layer import Layer
 from wwfunc.options import Options, Selector
 
 

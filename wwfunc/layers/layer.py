@@ -1,0 +1,49 @@
+"""What identifies a layer, and what is needed to measure it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wwfunc.checkpoint import Handle, TensorHint
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """The identity of one row: a weight tensor, or a part of one."""
+
+    layer_id: int
+    """1-based rank of the tensor's name, in natural order, among all weight tensors."""
+    longname: str
+    part: str = ""
+    """Slice, expert, head group or gate; empty for a whole tensor."""
+    tensor: str
+    kind: str
+    block: int | None
+    role: str
+    dtype: str
+    rule: str
+    N: int
+    """The longer side of the weight matrices."""
+    M: int
+    """The shorter side."""
+    rf: int
+    """Number of slices: the size of a convolution's receptive field."""
+    num_params: int
+
+    @property
+    def layer_type(self) -> str:
+        """WeightWatcher's word, under which an embedding of a state dict is dense."""
+        return "dense" if self.kind == "embedding" else self.kind
+
+    @property
+    def num_evals(self) -> int:
+        return self.rf * self.M
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A layer, where its tensor is read, and which of the tensor's axes are rows and columns."""
+
+    layer: Layer
+    handle: Handle
+    hint: TensorHint

@@ -1,0 +1,64 @@
+"""Eigenvalues of the layers that were found, on the host or on JAX's device, fault by fault."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+
+from wwfunc import host, matrices
+from wwfunc.layers.layer import Layer, Task
+from wwfunc.spectrum import ESD, esd
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """The ESD of one layer, or why there is none."""
+
+    layer: Layer
+    esd: ESD | None = None
+    failure: str = ""
+
+
+def on_host(batch: Sequence[Task]) -> list[Spectrum]:
+    """Spectra of layers with one smaller side, by one call of LAPACK where nothing goes wrong."""
+    if len(batch) > 1:
+        try:
+            return _together(batch)
+        except Exception:  # whose fault it is shows when each layer is tried alone
+            pass
+    return [_attempt(task, host.esd) for task in batch]
+
+
+def on_device(batch: Sequence[Task]) -> list[Spectrum]:
+    """The same in float64 on whatever device JAX runs on, one layer after another."""
+    return [_attempt(task, _by_jax) for task in batch]
+
+
+def _together(batch: Sequence[Task]) -> list[Spectrum]:
+    grams = [host.grams(_stack(task)) for task in batch]
+    ends = np.cumsum([len(gram) for gram in grams])[:-1]
+    evals = np.split(host.eigenvalues(np.concatenate(grams)), ends)
+    return [
+        Spectrum(task.layer, host.pooled(own, task.layer.N, matrices.scale(task.hint)))
+        for task, own in zip(batch, evals, strict=True)
+    ]
+
+
+def _attempt(task: Task, compute: Callable[[np.ndarray, float], ESD]) -> Spectrum:
+    """A tensor from a stranger may raise anything when it is read: that is this row's status."""
+    try:
+        return Spectrum(task.layer, compute(_stack(task), matrices.scale(task.hint)))
+    except Exception as cause:
+        return Spectrum(task.layer, failure=f"failed: {type(cause).__name__}: {cause}")
+
+
+def _by_jax(stack: np.ndarray, scale: float) -> ESD:
+    with jax.enable_x64(True):
+        return jax.device_get(esd(jax.numpy.asarray(stack).astype(np.float64), scale))
+
+
+def _stack(task: Task) -> np.ndarray:
+    return matrices.unfold(task.handle.read(), task.hint)
