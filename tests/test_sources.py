@@ -212,8 +212,9 @@ class Tensor:
 def test_tensors_known_by_their_methods(array, requires_grad):
     handle = as_checkpoint({"w": Tensor(array, requires_grad)})["w"]
     assert (handle.shape, handle.dtype, handle.nbytes) == (array.shape, array.dtype, array.nbytes)
-    np.testing.assert_array_equal(handle.read(), array)
-    assert not handle.read().flags.writeable
+    found = handle.read()
+    np.testing.assert_array_equal(found, array)
+    assert found.flags.writeable != np.shares_memory(found, array)
     np.testing.assert_array_equal(handle.read(slice(2, 5)), array[2:5])
 
 
@@ -250,6 +251,12 @@ def test_names_that_collide_once_they_are_joined():
 def test_shapes_without_contents():
     with pytest.raises(InputError, match="'w' is a ShapeDtypeStruct, which holds no array"):
         wwfunc.analyze({"w": jax.eval_shape(lambda: FIRST)})
+
+
+def test_inside_jit_there_is_nothing_to_read():
+    """`wwfunc.measure` is for that; here a row that failed would be a silent NaN."""
+    with pytest.raises(InputError, match=r"'w' is a \w*Tracer, which holds no array"):
+        jax.jit(lambda w: wwfunc.analyze({"w": w}).records[0].alpha)(FIRST)
 
 
 # What must not change -------------------------------------------------------------------------

@@ -145,7 +145,7 @@ def fit_limited(
     tail = tail_of(esd, limits, threshold)
     chosen = _choose(tail, limits, small_sample == "corrected")
     count = tail.count[chosen.start]
-    xmin = jnp.exp(chosen.log_xmin + tail.log_scale)
+    xmin = tail.evals[chosen.start]
     fit = PowerLawFit(
         alpha=chosen.alpha,
         xmin=xmin if limits.xmin is None else jnp.full_like(xmin, limits.xmin),

@@ -129,6 +129,13 @@ def _is_array(leaf: Any) -> bool:
     return isinstance(leaf, Handle) or (hasattr(leaf, "shape") and hasattr(leaf, "dtype"))
 
 
+def _holds_numbers(leaf: Any) -> bool:
+    """Whether NumPy can read it: no shape alone, no sparse matrix, nothing that `jit` traces."""
+    jax = sys.modules.get("jax")
+    traced = jax is not None and isinstance(leaf, jax.core.Tracer)
+    return hasattr(leaf, "nbytes") and not traced
+
+
 def _is_random_key(leaf: Any) -> bool:
     """Whether it is one of JAX's typed keys, which models carry for dropout; NumPy has no such."""
     return str(getattr(leaf, "dtype", "")).startswith("key<")
@@ -145,7 +152,7 @@ def _named(words: Iterable[str], leaf: Any) -> tuple[str, Handle]:
     torch_name = _torch_name(leaf)
     if torch_name and torch_name not in BY_TORCH_NAME:
         raise InputError(f"the tensor {name!r} of {leaf.dtype} cannot be read")
-    if not torch_name and not hasattr(leaf, "nbytes"):
+    if not torch_name and not _holds_numbers(leaf):
         raise InputError(f"{name!r} is a {type(leaf).__name__}, which holds no array to read")
     return name, TorchHandle(leaf) if torch_name else ArrayHandle(leaf)
 
