@@ -305,3 +305,30 @@ def test_a_foreign_package_named_loaders(imported, left, tmp_path, digits_path):
         check=False,
     )
     assert done.stdout.split() == ["18", "18", "1", "<string>", "True", left], done.stderr
+
+
+def test_an_array_has_no_name():
+    with pytest.raises(InputError, match="without a name"):
+        wwfunc.analyze(np.ones((20, 20)))
+
+
+def test_keys_that_cannot_be_sorted():
+    with pytest.raises(InputError, match="is no pytree"):
+        wwfunc.analyze({"a": 1.0, 3: np.ones((20, 20))})
+
+
+@pytest.mark.parametrize(
+    ("hints", "message"),
+    [
+        (3, "maps name patterns"),
+        ({"zzz*": wwfunc.TensorHint("dense")}, "no tensor fits the pattern"),
+    ],
+)
+def test_hints_that_hint_at_nothing(hints, message):
+    with pytest.raises(wwfunc.OptionError, match=message):
+        wwfunc.describe({"w": np.ones((20, 20))}, hints=hints)
+
+
+def test_options_are_a_record():
+    with pytest.raises(wwfunc.OptionError, match="takes an Options record"):
+        wwfunc.describe({"w": np.ones((20, 20))}, "conv*")

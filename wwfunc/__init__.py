@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     )
     from wwfunc.layers.coverage import Coverage
     from wwfunc.measures import Measures, measure
+    from wwfunc.opening import load
     from wwfunc.options import Options
     from wwfunc.pipeline import analyze, describe
     from wwfunc.powerlaw import PowerLawFit, fit_pl
     from wwfunc.records import LayerRecord
-    from wwfunc.sources import load
     from wwfunc.spectrum import ESD, esd
     from wwfunc.status import Status
 
@@ -55,7 +55,7 @@ _HOMES = {
     "describe": "pipeline",
     "esd": "spectrum",
     "fit_pl": "powerlaw",
-    "load": "sources",
+    "load": "opening",
     "load_analysis": "analysis",
     "measure": "measures",
 }

@@ -56,6 +56,8 @@ class Options:
 
 def make_options(base: Options | None = None, **changes: Any) -> Options:
     """`base` with `changes`; an unknown name is refused with the nearest that exists."""
+    if base is not None and not isinstance(base, Options):
+        raise OptionError(f"options= takes an Options record, not {base!r}")
     known = [field.name for field in dataclasses.fields(Options)]
     for name in changes:
         if name not in known:
@@ -69,7 +71,7 @@ def _nearest(name: str, known: list[str]) -> str:
 
 
 def _selectors(name: str, layers: Any) -> tuple[Selector, ...]:
-    single = isinstance(layers, (str, Integral)) or not isinstance(layers, Iterable | None)
+    single = isinstance(layers, (str, bytes, Integral)) or not isinstance(layers, Iterable | None)
     return tuple(_selector(name, item) for item in ((layers,) if single else layers or ()))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import itertools
 import logging
 import math
@@ -10,6 +11,7 @@ from typing import Any
 
 from wwfunc.analysis import Analysis
 from wwfunc.checkpoint import Checkpoint, TensorHint
+from wwfunc.errors import OptionError
 from wwfunc.layers.coverage import Coverage, CoverageRow
 from wwfunc.layers.find import Finding, find
 from wwfunc.layers.select import chosen, unfit
@@ -124,12 +126,21 @@ def _found(
     model: Any, hints: Mapping[str, TensorHint] | None
 ) -> tuple[Checkpoint, Sequence[Finding]]:
     checkpoint = as_checkpoint(model)
-    if hints:
+    if hints is not None:
+        _check_patterns(hints, checkpoint)
         checkpoint = checkpoint.with_hints(hints)
     findings = find(checkpoint)
     if not any(finding.layer for finding in findings):
         logger.warning("%r holds no layer; its coverage says why", checkpoint)
     return checkpoint, findings
+
+
+def _check_patterns(hints: Any, checkpoint: Checkpoint) -> None:
+    if not isinstance(hints, Mapping):
+        raise OptionError(f"hints= maps name patterns to TensorHint, not {hints!r}")
+    for pattern in hints:
+        if not fnmatch.filter(checkpoint, pattern):
+            raise OptionError(f"no tensor fits the pattern {pattern!r} in hints=")
 
 
 def _waiting(findings: Sequence[Finding], options: Options) -> dict[str, LayerRecord | None]:

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import os
 import sys
-import warnings
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,39 +13,7 @@ import numpy as np
 from wwfunc.checkpoint import ArrayHandle, Checkpoint, Handle
 from wwfunc.dtypes import BY_TORCH_NAME
 from wwfunc.errors import InputError
-
-_OWN_NAME = "wwfunc._loaders"
-
-
-def load(path: str | os.PathLike[str], **options: Any) -> Checkpoint:
-    """Open a checkpoint file or folder: `loaders.load`, imported when it is called."""
-    return loaders_package().load(path, **options)
-
-
-def loaders_package() -> ModuleType:
-    """The `loaders` that came with wwfunc, also where another package took that name first."""
-    home = Path(__file__).resolve().parent.parent / "loaders"
-    imported = sys.modules.get("loaders")
-    spec = imported.__spec__ if imported else importlib.util.find_spec("loaders")
-    if spec and spec.origin and Path(spec.origin).resolve().parent == home:
-        return importlib.import_module("loaders")
-    if _OWN_NAME not in sys.modules:
-        warnings.warn(
-            f"another package is named 'loaders' ({spec and spec.origin}); wwfunc uses its own",
-            stacklevel=3,
-        )
-        _import_as(_OWN_NAME, home)
-    return sys.modules[_OWN_NAME]
-
-
-def _import_as(name: str, home: Path) -> None:
-    spec = importlib.util.spec_from_file_location(
-        name, home / "__init__.py", submodule_search_locations=[str(home)]
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(sys.modules[name])
+from wwfunc.opening import load
 
 
 def as_checkpoint(model: Any) -> Checkpoint:
@@ -85,6 +48,8 @@ def as_checkpoint(model: Any) -> Checkpoint:
 
 def _named_handles(tree: Any) -> Iterator[tuple[str, Handle]]:
     """(name, handle) of each array in a nested mapping, or in a pytree where JAX is needed."""
+    if _is_array(tree):
+        raise InputError("an array without a name: give a mapping, such as {'layer': array}")
     if _is_nested_mapping(tree):
         yield from _from_mapping(tree, ())
     else:
@@ -111,7 +76,11 @@ def _from_mapping(tree: Mapping[Any, Any], path: tuple[str, ...]) -> Iterator[tu
 def _from_pytree(tree: Any) -> Iterator[tuple[str, Handle]]:
     import jax
 
-    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+    try:
+        leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    except ValueError as cause:  # keys that cannot be sorted
+        raise InputError(f"a {type(tree).__name__} is no pytree: {cause}") from None
+    for path, leaf in leaves:
         if _is_array(leaf):
             yield _named(_key_words(path), leaf)
 

@@ -57,13 +57,13 @@ class Coverage(Sequence[CoverageRow]):
 
     @property
     def num_params(self) -> int:
-        """Parameters of all tensors."""
-        return sum(row.num_params for row in self)
+        """Parameters of all tensors, those of tied ones once."""
+        return sum(row.num_params for row in self if row.rule != "tied")
 
     @property
     def share(self) -> float:
         """Share of the parameters that was not skipped; NaN where there are none."""
-        skipped = sum(row.num_params for row in self.skipped)
+        skipped = sum(row.num_params for row in self.skipped if row.rule != "tied")
         return 1.0 - skipped / self.num_params if self.num_params else math.nan
 
     @property
