@@ -113,7 +113,7 @@ def test_frame():
     assert list(frame.columns) == [field.name for field in fields(CoverageRow)]
     assert frame.to_dict("records") == coverage.as_dicts()
     assert list(Coverage([]).frame.columns) == list(frame.columns)
-    assert frame.num_params.sum() == SIZE
+    assert frame.num_params.sum() == SIZE + GOOD.size
 
 
 def test_coverage_is_a_sequence():
