@@ -22,7 +22,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     if not arguments.quiet:
         console = show.console()
-        console.print(show.analysis_table(analysis))
+        console.print(show.analysis_table(analysis, console.width))
         for line in show.summary_lines(analysis):
             console.print(escape(line), soft_wrap=True)
     common.write_outputs(analysis, arguments.output)

@@ -16,7 +16,7 @@ def run(arguments: argparse.Namespace) -> int:
     analysis = describe(arguments.path, **common.given_options(arguments))
     if not arguments.quiet:
         console = show.console()
-        console.print(show.description_table(analysis))
+        console.print(show.description_table(analysis, console.width))
         console.print(escape(show.coverage_line(analysis)), soft_wrap=True)
     common.write_outputs(analysis, arguments.output)
     return common.verdict(analysis, len(analysis.records))

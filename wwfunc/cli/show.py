@@ -6,7 +6,9 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -14,9 +16,11 @@ from wwfunc.analysis import Analysis
 from wwfunc.pipeline import Progress as Callback
 from wwfunc.records import LayerRecord
 
-MEASURED = ("alpha", "D", "num_pl_spikes", "stable_rank", "log_spectral_norm")
 PIPE_WIDTH = 160
 """Width of a table that no terminal limits."""
+MEASURED = {"alpha": 0, "D": 90, "num_pl_spikes": 100, "stable_rank": 120, "log_spectral_norm": 120}
+"""Columns of numbers, each with the width of the terminal from which on it is shown."""
+KIND_WIDTH = 100
 
 
 def console() -> Console:
@@ -42,22 +46,24 @@ def progress_bar(show: bool) -> Iterator[Callback | None]:
         yield update
 
 
-def analysis_table(analysis: Analysis) -> Table:
+def analysis_table(analysis: Analysis, width: int) -> Table:
     """A row a layer: sizes, the fit, its label in words, and how it ended."""
-    table = _table(analysis, *MEASURED, "label")
+    shown = [name for name, least in MEASURED.items() if width >= least]
+    table = _table(analysis, width, *shown)
+    table.add_column("label", overflow="fold")
     for record in analysis.records:
-        numbers = [_number(getattr(record, name)) for name in MEASURED]
-        table.add_row(*_identity(record), *numbers, label(record))
+        numbers = [_number(getattr(record, name)) for name in shown]
+        table.add_row(*_identity(record, width), *numbers, escape(label(record)))
     return table
 
 
-def description_table(analysis: Analysis) -> Table:
+def description_table(analysis: Analysis, width: int) -> Table:
     """A row a layer: its sizes and kind, nothing measured."""
-    table = _table(analysis, "evals", "dtype", "parameters")
+    table = _table(analysis, width, "evals", "dtype", "parameters")
     for record in analysis.records:
         layer = record.layer
         sizes = (str(layer.num_evals), layer.dtype, f"{layer.num_params:,}")
-        table.add_row(*_identity(record), *sizes)
+        table.add_row(*_identity(record, width), *sizes)
     return table
 
 
@@ -65,7 +71,7 @@ def label(record: LayerRecord) -> str:
     """What alpha says in WeightWatcher's words, or why there is no alpha; remarks behind."""
     if not record.status.startswith("success"):
         return record.status
-    return record.status.replace("success", record.warning or "alpha within 2 to 6", 1)
+    return record.status.replace("success", record.warning or "within 2 to 6", 1)
 
 
 def summary_lines(analysis: Analysis) -> Iterator[str]:
@@ -97,22 +103,24 @@ def coverage_line(analysis: Analysis) -> str:
     )
 
 
-def _table(analysis: Analysis, *columns: str) -> Table:
-    table = Table(title=analysis.provenance.source, title_justify="left", expand=False)
-    table.add_column("id", justify="right")
+def _table(analysis: Analysis, width: int, *numbers: str) -> Table:
+    title = analysis.provenance.source
+    table = Table(title=title and escape(title), title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("id", justify="right", no_wrap=True)
     table.add_column("layer", overflow="fold")
-    table.add_column("kind")
-    table.add_column("N x M", justify="right")
-    for name in columns:
-        words = name == "label"
-        table.add_column(name, justify="left" if words else "right", overflow="fold")
+    if width >= KIND_WIDTH:
+        table.add_column("kind", no_wrap=True)
+    table.add_column("N x M", justify="right", no_wrap=True)
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True)
     return table
 
 
-def _identity(record: LayerRecord) -> tuple[str, str, str, str]:
+def _identity(record: LayerRecord, width: int) -> list[str]:
     layer = record.layer
+    kind = [layer.kind] if width >= KIND_WIDTH else []
     size = f"{layer.N} x {layer.M}" + (f" x {layer.rf}" if layer.rf > 1 else "")
-    return str(layer.layer_id), layer.longname, layer.kind, size
+    return [str(layer.layer_id), escape(layer.longname), *kind, size]
 
 
 def _number(value: float | None) -> str:
