@@ -60,11 +60,14 @@ def pooled(evals: np.ndarray, rows: int, scale: float = 1.0) -> ESD:
 
 def esd(stack: np.ndarray, scale: float = 1.0) -> ESD:
     """The spectrum of a stack (k, n, m), n >= m: see `wwfunc.spectrum.esd`."""
-    slices, rows, cols = stack.shape
+    evals = [eigenvalues(grams(stack[part])) for part in portions(len(stack), stack.shape[2])]
+    return pooled(np.concatenate(evals), stack.shape[1], scale)
+
+
+def portions(slices: int, cols: int) -> list[slice]:
+    """Which of the slices to decompose together: as many as have small Gram matrices, or one."""
     at_once = max(1, _GRAM_ELEMENTS // max(1, cols * cols))
-    parts = [stack[start : start + at_once] for start in range(0, slices, at_once)]
-    evals = [eigenvalues(grams(part)) for part in parts]
-    return pooled(np.concatenate(evals) if evals else np.empty((0, cols)), rows, scale)
+    return [slice(start, start + at_once) for start in range(0, max(1, slices), at_once)]
 
 
 def padded(spectrum: ESD, size: int) -> ESD:

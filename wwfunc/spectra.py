@@ -29,7 +29,7 @@ def on_host(batch: Sequence[Task]) -> list[Spectrum]:
             return _together(batch)
         except Exception:  # whose fault it is shows when each layer is tried alone
             pass
-    return [_attempt(task, host.esd) for task in batch]
+    return [_attempt(task, _by_lapack) for task in batch]
 
 
 def on_device(batch: Sequence[Task]) -> list[Spectrum]:
@@ -47,17 +47,25 @@ def _together(batch: Sequence[Task]) -> list[Spectrum]:
     ]
 
 
-def _attempt(task: Task, compute: Callable[[np.ndarray, float], ESD]) -> Spectrum:
+def _attempt(task: Task, compute: Callable[[Task], ESD]) -> Spectrum:
     """A tensor from a stranger may raise anything when it is read: that is this row's status."""
     try:
-        return Spectrum(task.layer, compute(_stack(task), matrices.scale(task.hint)))
+        return Spectrum(task.layer, compute(task))
     except Exception as cause:
         return Spectrum(task.layer, failure=f"failed: {type(cause).__name__}: {cause}")
 
 
-def _by_jax(stack: np.ndarray, scale: float) -> ESD:
+def _by_lapack(task: Task) -> ESD:
+    # The tensor is read again for each portion: while LAPACK works, nothing holds its pages.
+    parts = host.portions(task.layer.rf, task.layer.M)
+    evals = [host.eigenvalues(host.grams(_stack(task)[part])) for part in parts]
+    return host.pooled(np.concatenate(evals), task.layer.N, matrices.scale(task.hint))
+
+
+def _by_jax(task: Task) -> ESD:
     with jax.enable_x64(True):
-        return jax.device_get(esd(jax.numpy.asarray(stack).astype(np.float64), scale))
+        stack = jax.numpy.asarray(_stack(task)).astype(np.float64)
+        return jax.device_get(esd(stack, matrices.scale(task.hint)))
 
 
 def _stack(task: Task) -> np.ndarray:
