@@ -125,7 +125,7 @@ FAILURES = [
     (np.arange(1.0, 8.0), Status.TAIL_TOO_SHORT),
     (np.array([3.0]), Status.TAIL_TOO_SHORT),
     (np.array([]), Status.TAIL_TOO_SHORT),
-    (np.full(30, 1e-7), Status.TAIL_TOO_SHORT),
+    (np.full(30, 1e-7), Status.THRESHOLD_LEAVES_NONE),
 ]
 
 

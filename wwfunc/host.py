@@ -33,6 +33,8 @@ def grams(stack: np.ndarray) -> np.ndarray:
                 panel = block[:, left : left + _PANEL]
                 with np.errstate(over="ignore", invalid="ignore"):  # not finite is a status
                     result[index, left:, left : left + _PANEL] += block[:, left:].T @ panel
+        if not result[index].any() and matrix.any():
+            result[index] = np.nan  # the squares underflow
     return result
 
 
@@ -51,10 +53,11 @@ def eigenvalues(gram_stack: np.ndarray) -> np.ndarray:
 def pooled(evals: np.ndarray, rows: int, scale: float = 1.0) -> ESD:
     """One ascending spectrum of all slices times scale^2, with its rounding floor."""
     spectrum = np.sort(evals, axis=None) * scale**2
-    if not np.isfinite(spectrum).all():
-        spectrum = np.full_like(spectrum, np.nan)
+    limits = np.finfo(np.float64)
     largest = spectrum[-1] if spectrum.size else 0.0
-    floor = np.finfo(np.float64).eps * rows * largest
+    if not np.isfinite(spectrum).all() or 0 < largest < limits.tiny / limits.eps:
+        spectrum = np.full_like(spectrum, np.nan)
+    floor = limits.eps * rows * largest
     return as_esd(spectrum, n=spectrum.size, floor=floor)
 
 

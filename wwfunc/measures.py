@@ -8,7 +8,7 @@ import jax
 from jaxtyping import ArrayLike, Float
 
 from wwfunc.metrics import AlphaMetrics, ScaleMetrics, alpha_metrics, scale_metrics
-from wwfunc.options import Options, SmallSample, Threshold
+from wwfunc.options import Options, SmallSample, Threshold, make_options
 from wwfunc.powerlaw import PowerLawFit, fit_limited, limits_of
 from wwfunc.precision import verb
 from wwfunc.pytrees import record
@@ -52,6 +52,7 @@ def measure(
     Notes
     -----
     Works under `jit`, `vmap` and `grad`: inside a training step, stack equal layers and `vmap`.
+    A program is compiled for each shape; `analyze` compiles a few for all shapes.
 
     Examples
     --------
@@ -60,7 +61,7 @@ def measure(
     >>> jax.jit(jax.vmap(wwfunc.measure))(stacked).fit.alpha.shape
     (4,)
     """
-    options = options or Options()
+    options = make_options(options)
     spectrum = W if isinstance(W, ESD) else esd(W, scale)
     return measure_esd(
         spectrum,

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 
 from wwfunc.powerlaw import PowerLawFit
 from wwfunc.pytrees import Array, record
-from wwfunc.spectrum import ESD
+from wwfunc.spectrum import ESD, in_range
 from wwfunc.status import Status
 
 WEAK_RANK = 1e-6
@@ -119,7 +119,8 @@ def entropy(esd: ESD) -> Float[Array, ""]:
     positive = esd.evals > esd.floor
     terms = jnp.where(positive, share * jnp.log(jnp.where(positive, share, 1.0)), 0.0)
     rank = matrix_rank(esd)
-    return jnp.where(rank > 1, -jnp.sum(terms) / jnp.log(jnp.maximum(rank, 2)), jnp.nan)
+    several = jnp.maximum(rank, 2).astype(esd.evals.dtype)  # an int32 would go to float32
+    return jnp.where(rank > 1, -jnp.sum(terms) / jnp.log(several), jnp.nan)
 
 
 def log_alpha_norm(esd: ESD, alpha: Float[Array, ""]) -> Float[Array, ""]:
@@ -136,6 +137,6 @@ def log10(value: Float[Array, ""]) -> Float[Array, ""]:
 
 def _status(esd: ESD) -> Int[Array, ""]:
     deficient = jnp.where(matrix_rank(esd) < esd.n, int(Status.RANK_DEFICIENT), int(Status.SUCCESS))
-    broken = [~jnp.isfinite(esd.evals[-1]), esd.evals[-1] == 0]
+    broken = [~in_range(esd), esd.evals[-1] == 0]
     codes = [int(Status.NOT_FINITE), int(Status.ALL_ZERO)]
     return jnp.select(broken, codes, deficient).astype(jnp.int32)

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from jaxtyping import ArrayLike, Bool, Float, Int
 
 from wwfunc.options import Options, SmallSample, Threshold, make_options
-from wwfunc.precision import verb
+from wwfunc.precision import real_numbers, verb
 from wwfunc.pytrees import Array, record
-from wwfunc.spectrum import ESD
+from wwfunc.spectrum import ESD, in_range
 from wwfunc.status import Status
 from wwfunc.tail import Limits, Tail, cutoff, ks_distance, scan_ks, tail_of
 
@@ -92,8 +92,8 @@ def fit_pl(
 
     Notes
     -----
-    O(n^2) time, O(n) memory. Works under `jit`, `vmap` and `grad` (the choice of xmin is held
-    fixed by the derivative). Ties stay on one side of xmin.
+    O(n^2) time, O(n) memory. Works under `jit`, `vmap` and `grad` (xmin is held fixed by
+    the derivative, and D has none). Ties stay on one side of xmin.
 
     References
     ----------
@@ -130,8 +130,7 @@ def limits_of(options: Options) -> Limits:
 def _as_esd(evals: ESD | Float[ArrayLike, " n"]) -> ESD:
     if isinstance(evals, ESD):
         return evals
-    ordered = jnp.sort(jnp.asarray(evals).ravel())
-    ordered = ordered.astype(jnp.promote_types(ordered.dtype, jnp.float32))
+    ordered = jnp.sort(real_numbers(evals, "evals").ravel())
     zero = jnp.zeros((), ordered.dtype)
     n = jnp.asarray(ordered.size, jnp.int32)
     return ESD(evals=ordered if ordered.size else zero[None], n=n, floor=zero)
@@ -144,6 +143,7 @@ def fit_limited(
     """`fit_pl` of an `ESD` within `Limits`."""
     tail = tail_of(esd, limits, threshold)
     chosen = _choose(tail, limits, small_sample == "corrected")
+    found = chosen.found & in_range(esd)
     count = tail.count[chosen.start]
     xmin = tail.evals[chosen.start]
     fit = PowerLawFit(
@@ -151,11 +151,11 @@ def fit_limited(
         xmin=xmin if limits.xmin is None else jnp.full_like(xmin, limits.xmin),
         xmax=jnp.max(jnp.where(tail.fitted, tail.evals, -jnp.inf)),
         D=chosen.D,
-        sigma=(chosen.alpha - 1.0) / jnp.sqrt(jnp.maximum(count, 1)),
+        sigma=(chosen.alpha - 1.0) / jnp.sqrt(jnp.maximum(count, 1).astype(chosen.alpha.dtype)),
         num_pl_spikes=count,
-        status=_status(esd, tail, chosen.found, threshold),
+        status=_status(esd, tail, found, threshold),
     )
-    return _without_numbers(fit, ~chosen.found)
+    return _without_numbers(fit, ~found)
 
 
 class _Choice(NamedTuple):
@@ -170,16 +170,16 @@ class _Choice(NamedTuple):
 
 
 def _choose(tail: Tail, limits: Limits, corrected: bool) -> _Choice:
-    small = corrected & (jnp.max(tail.count) < SMALL_SAMPLE)
+    small = corrected & (tail.candidates < SMALL_SAMPLE)
     if limits.xmin is not None:
         start = jnp.argmax(tail.fitted)
         log_xmin = jnp.log(jnp.full_like(tail.log_scale, limits.xmin)) - tail.log_scale
         alpha, valid = _maximum_likelihood(tail.count[start], tail.log_sum[start], log_xmin, small)
-        (D,) = ks_distance(tail, start[None], log_xmin[None], alpha[None])
+        (D,) = ks_distance(*jax.lax.stop_gradient((tail, start[None], log_xmin[None], alpha[None])))
         return _Choice(start, log_xmin, alpha, D, valid)
     alphas, valid = _maximum_likelihood(tail.count, tail.log_sum, tail.log_evals, small)
     valid &= tail.starts
-    # Which xmin is best is a choice, not a function with a derivative.
+    # Which xmin is best is a choice, and D a maximum: neither has a derivative here.
     distances = scan_ks(*jax.lax.stop_gradient((tail, alphas)))
     best = jnp.argmin(jnp.where(valid, distances, jnp.inf))
     return _Choice(best, tail.log_evals[best], alphas[best], distances[best], jnp.any(valid))
@@ -199,16 +199,19 @@ def _maximum_likelihood(
 def _status(esd: ESD, tail: Tail, found: Bool[Array, ""], threshold: Threshold) -> Int[Array, ""]:
     resolved = jnp.sum(esd.evals > esd.floor)
     hidden = resolved - jnp.sum(esd.evals > cutoff(esd, threshold))
-    remark = jnp.where(
-        hidden > HIDDEN_SHARE * esd.n, int(Status.THRESHOLD_HIDES), int(Status.SUCCESS)
-    )
+    many_hidden = hidden > HIDDEN_SHARE * esd.n
     equal = (jnp.max(tail.count) >= SHORTEST_TAIL) & (jnp.sum(tail.starts) == 1)
-    reasons = [~jnp.isfinite(esd.evals[-1]), (esd.evals[-1] == 0) & (esd.n > 0), found, equal]
-    broken, zero, same, short = map(
-        jnp.int32, (Status.NOT_FINITE, Status.ALL_ZERO, Status.NO_TAIL, Status.TAIL_TOO_SHORT)
-    )
-    codes = [broken, zero, remark, same]
-    return jnp.select(reasons, codes, short).astype(jnp.int32)
+    outcomes = [
+        (~in_range(esd), Status.NOT_FINITE),
+        ((esd.evals[-1] == 0) & (esd.n > 0), Status.ALL_ZERO),
+        (found & many_hidden, Status.THRESHOLD_HIDES),
+        (found, Status.SUCCESS),
+        (many_hidden, Status.THRESHOLD_LEAVES_NONE),
+        (equal, Status.NO_TAIL),
+    ]
+    reasons = [reason for reason, _ in outcomes]
+    codes = [jnp.int32(status) for _, status in outcomes]
+    return jnp.select(reasons, codes, jnp.int32(Status.TAIL_TOO_SHORT))
 
 
 def _without_numbers(fit: PowerLawFit, failed: Bool[Array, ""]) -> PowerLawFit:

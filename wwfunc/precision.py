@@ -7,7 +7,11 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+
+from wwfunc.dtypes import is_real_float
+from wwfunc.errors import InputError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -33,11 +37,29 @@ def verb(function: Callable[P, R]) -> Callable[P, R]:
     return call
 
 
+def real_numbers(value: Any, name: str) -> jax.Array:
+    """`value` as an array of JAX's in at least float32; float64 stays where the mode holds it.
+
+    Raises
+    ------
+    InputError
+        If it holds no real numbers.
+    """
+    given = value if hasattr(value, "dtype") else np.asarray(value)
+    kind = np.dtype(given.dtype)
+    if isinstance(given, np.ma.MaskedArray) or not (kind.kind in "iub" or is_real_float(kind)):
+        raise InputError(f"{name} must hold real numbers, not {type(value).__name__} of {kind}")
+    if kind.itemsize > 8:
+        raise InputError(f"{name} holds {kind}, which JAX has not; give float64")
+    array = jnp.asarray(given)
+    return array if array.dtype in (np.float32, np.float64) else array.astype(np.float32)
+
+
 def _is_eager_float64(tree: Any) -> bool:
     if jax.config.read("jax_enable_x64"):
         return False
     leaves = jax.tree.leaves(tree)
-    wide = any(getattr(leaf, "dtype", None) == np.float64 for leaf in leaves)
+    wide = any(getattr(leaf, "dtype", None) == np.float64 and leaf.ndim for leaf in leaves)
     return wide and not any(map(_is_traced, leaves)) and not _is_tracing()
 
 

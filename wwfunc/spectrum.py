@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import ArrayLike, Float, Int
+from jaxtyping import ArrayLike, Bool, Float, Int
 
 from wwfunc.errors import InputError
-from wwfunc.precision import verb
+from wwfunc.precision import real_numbers, verb
 from wwfunc.pytrees import Array, record
 
 
@@ -28,7 +28,6 @@ class ESD:
 
 
 @verb
-@jax.jit
 def esd(W: Float[ArrayLike, "*slices n m"], scale: Float[ArrayLike, ""] = 1.0) -> ESD:
     r"""Compute the eigenvalues of (scale W)^T (scale W) on its smaller side.
 
@@ -45,13 +44,13 @@ def esd(W: Float[ArrayLike, "*slices n m"], scale: Float[ArrayLike, ""] = 1.0) -
     Returns
     -------
     ESD
-        All eigenvalues, ascending, negative rounding set to zero. NaN or infinity in W makes
-        every eigenvalue NaN.
+        All eigenvalues, ascending, negative rounding set to zero. NaN or infinity in W, or
+        squares out of the range of the precision, make every eigenvalue NaN.
 
     Raises
     ------
     InputError
-        If W is not a matrix or a stack of matrices.
+        If W is not a matrix or a stack of matrices of real numbers.
 
     Notes
     -----
@@ -65,24 +64,41 @@ def esd(W: Float[ArrayLike, "*slices n m"], scale: Float[ArrayLike, ""] = 1.0) -
     >>> wwfunc.esd(np.diag([3.0, 1.0, 2.0])).evals
     array([1., 4., 9.])
     """
-    stack = _as_stack(jnp.asarray(W))
+    return _esd(real_numbers(W, "W"), real_numbers(scale, "scale"))
+
+
+@jax.jit
+def _esd(W: Float[Array, "*slices n m"], scale: Float[Array, ""]) -> ESD:
+    stack = _as_stack(W)
     grams = jnp.matmul(stack.mT, stack, precision=jax.lax.Precision.HIGHEST)
-    evals = jnp.sort(jnp.maximum(_eigenvalues(grams).ravel(), 0.0)) * jnp.asarray(scale) ** 2
-    evals = jnp.where(jnp.isfinite(grams).all(), evals, jnp.nan).astype(stack.dtype)
+    squared = (scale**2).astype(stack.dtype)
+    evals = jnp.sort(jnp.maximum(_eigenvalues(grams).ravel(), 0.0)) * squared
     n = jnp.asarray(evals.size, jnp.int32)
     if not evals.size:
         evals = jnp.zeros(1, stack.dtype)  # padding alone: the last entry must exist
+    lost = ~jnp.isfinite(grams).all() | (_underflows(evals[-1]) & jnp.any(stack != 0))
+    evals = jnp.where(lost, jnp.nan, evals)
     return ESD(evals=evals, n=n, floor=evals[-1] * jnp.finfo(stack.dtype).eps * stack.shape[1])
 
 
+def in_range(esd: ESD) -> Bool[Array, ""]:
+    """Whether all eigenvalues and their sum are finite."""
+    return jnp.isfinite(jnp.sum(esd.evals))
+
+
+def _underflows(largest: Float[Array, ""]) -> Bool[Array, ""]:
+    """Whether squares of the weights are too small for eigenvalues to keep their digits."""
+    limits = jnp.finfo(largest.dtype)
+    return largest * limits.eps < limits.tiny
+
+
 def _as_stack(W: Array) -> Array:
-    """(k, n, m) with n >= m, in at least float32."""
+    """(k, n, m) with n >= m."""
     if W.ndim not in (2, 3):
         raise InputError(
             f"esd takes a matrix (n, m) or a stack (k, n, m), not an array of shape {W.shape}"
         )
-    wide = jnp.issubdtype(W.dtype, jnp.floating) and W.dtype.itemsize >= 4
-    stack = (W if W.ndim == 3 else W[None]).astype(W.dtype if wide else jnp.float32)
+    stack = W if W.ndim == 3 else W[None]
     return stack if stack.shape[-2] >= stack.shape[-1] else stack.mT
 
 

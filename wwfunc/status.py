@@ -29,9 +29,17 @@ class Status(IntEnum):
         "(threshold='relative' shows them)",
     )
     RANK_DEFICIENT = 2, "eigenvalues under the rounding floor count as zero"
-    NOT_FINITE = 100, "failed: NaN, infinity or overflow in the weights"
+    NOT_FINITE = (
+        100,
+        "failed: NaN or infinity in the weights, or their squares leave the range of the precision",
+    )
     ALL_ZERO = 101, "failed: all weights are zero"
     TAIL_TOO_SHORT = 102, "failed: too few eigenvalues to fit a tail to"
+    THRESHOLD_LEAVES_NONE = (
+        104,
+        "failed: the threshold of 1e-5 leaves too few eigenvalues to fit a tail to "
+        "(threshold='relative' shows them)",
+    )
     NO_TAIL = 103, "failed: the eigenvalues to fit are all equal"
 
     @property

@@ -53,6 +53,8 @@ class Tail:
     """Number of fitted eigenvalues from here on."""
     log_sum: Float[Array, "*batch size"]
     """Sum of `log_evals` from here on."""
+    candidates: Int[Array, "*batch"]
+    """Eigenvalues that a tail could hold before `xmin` or `xmin_min` leaves any out."""
 
 
 def cutoff(esd: ESD, threshold: Threshold) -> Float[Array, ""]:
@@ -69,6 +71,7 @@ def tail_of(esd: ESD, limits: Limits, threshold: Threshold) -> Tail:
     fitted = (evals > cutoff(esd, threshold)) & (position < evals.size - limits.clip)
     if limits.xmax is not None:
         fitted &= evals <= limits.xmax
+    candidates = jnp.sum(fitted, dtype=jnp.int32)
     lowest = limits.xmin_min if limits.xmin is None else limits.xmin
     if lowest is not None:
         fitted &= evals >= lowest
@@ -85,6 +88,7 @@ def tail_of(esd: ESD, limits: Limits, threshold: Threshold) -> Tail:
         # The fitted entries are contiguous, so their number needs no cumulative sum.
         count=jnp.where(fitted, jnp.argmax(fitted) + jnp.sum(fitted) - position, 0),
         log_sum=jax.lax.cumsum(log_evals, reverse=True),
+        candidates=candidates,
     )
 
 
@@ -99,6 +103,7 @@ def ks_distance(
     .. math:: D = \max_j |1 - (x_j / x_{min})^{1 - \alpha} - j / n|, \quad j = 0 \ldots n - 1
     """
     width = min(_COLUMNS, tail.log_evals.size)
+    n = jnp.maximum(tail.count[start], 1).astype(alpha.dtype)
 
     def tile(index: Int[Array, ""], worst: Float[Array, " c"]) -> Float[Array, " c"]:
         first = index * width
@@ -106,7 +111,8 @@ def ks_distance(
         fitted = jax.lax.dynamic_slice(tail.fitted, (first,), (width,))
         rank = first + jnp.arange(width) - start[:, None]
         model = -jnp.expm1((1.0 - alpha[:, None]) * (x - log_xmin[:, None]))
-        gap = jnp.abs(model - rank / jnp.maximum(tail.count[start], 1)[:, None])
+        share = rank.astype(x.dtype) / n[:, None]
+        gap = jnp.abs(model - share)
         return jnp.maximum(worst, jnp.max(jnp.where(fitted & (rank >= 0), gap, 0.0), axis=1))
 
     tiles = tail.log_evals.size // width
