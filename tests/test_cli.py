@@ -110,8 +110,8 @@ def test_interrupt_is_exit_code_130(tmp_path):
     command = [sys.executable, "-m", "wwfunc", "analyze", "slow.safetensors", "--threads", "1"]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     maps = Path(f"/proc/{process.pid}/maps")
-    while "slow.safetensors" not in maps.read_text():  # until the first layer is being read
-        time.sleep(0.01)
+    while process.poll() is None and "slow.safetensors" not in maps.read_text():
+        time.sleep(0.01)  # until the first layer is being read
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130

@@ -192,7 +192,7 @@ def with_entry(value):
     return broken
 
 
-BROKEN = "failed: NaN, infinity or overflow in the weights"
+BROKEN = "failed: NaN or infinity in the weights, or their squares leave the range of the precision"
 SHORT = "failed: too few eigenvalues to fit a tail to"
 CASES = {
     "nan": (with_entry(np.nan), BROKEN),

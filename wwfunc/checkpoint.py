@@ -8,16 +8,17 @@ from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from types import MappingProxyType
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol
 
 import numpy as np
+
+from wwfunc.errors import InputError
 
 Kind = Literal["dense", "embedding", "conv1d", "conv2d", "conv3d"]
 
 _DIGEST_ROWS_BYTES = 1 << 24
 
 
-@runtime_checkable
 class Handle(Protocol):
     """A tensor that can be described without being read.
 
@@ -118,6 +119,8 @@ class Checkpoint(Mapping[str, Any]):
         hints: Mapping[str, TensorHint] | None = None,
         source: str | None = None,
     ) -> None:
+        if not all(isinstance(name, str) for name in tensors):
+            raise InputError("the names of a Checkpoint's tensors are text")
         self._tensors = MappingProxyType(dict(tensors))
         self.metadata = MappingProxyType(dict(metadata or {}))
         self.config = MappingProxyType(dict(config or {}))
@@ -208,9 +211,18 @@ def register_pytree() -> None:
     )
 
 
+def is_handle(leaf: Any) -> bool:
+    """Whether `leaf` is a handle, by its class: a tensor's own properties may raise."""
+    return all(hasattr(type(leaf), name) for name in ("key", "read"))
+
+
 def as_handle(leaf: Any) -> Handle:
     """`leaf` itself if it is a handle, else a handle to the array that it is."""
-    return leaf if isinstance(leaf, Handle) else ArrayHandle(leaf)
+    if is_handle(leaf):
+        return leaf
+    if not hasattr(leaf, "shape") or not hasattr(leaf, "dtype"):
+        raise InputError(f"a Checkpoint holds handles and arrays, not a {type(leaf).__name__}")
+    return ArrayHandle(leaf)
 
 
 def _restore(

@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -59,15 +59,21 @@ def write_document(document: Mapping[str, Any], path: Path) -> None:
 def read_document(path: Path) -> dict[str, Any]:
     """The parts of the Analysis in a document, by the names of its fields."""
     try:
-        return _restored(json.loads(path.read_text("utf-8")))
+        return _restored(json.loads(path.read_text("utf-8"), parse_constant=_refuse))
     except OSError as cause:
         raise AnalysisFileError(f"{path}: cannot be read: {cause.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as cause:
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as cause:
         raise AnalysisFileError(f"{path}: not a saved analysis: {cause}") from None
+    except RecursionError:
+        raise AnalysisFileError(f"{path}: not a saved analysis: nested too deep") from None
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON number")
 
 
 def _restored(document: Mapping[str, Any]) -> dict[str, Any]:
-    if document["schema"] != SCHEMA:
+    if type(document["schema"]) is not int or document["schema"] != SCHEMA:
         raise ValueError(f"schema {document['schema']}, this version reads {SCHEMA}")
     return {
         "records": tuple(_record(layer) for layer in document["layers"]),
@@ -90,9 +96,21 @@ def _layer(record: LayerRecord) -> dict[str, Any]:
 
 
 def _record(row: Mapping[str, Any]) -> LayerRecord:
+    _check_types(row)
     layer = Layer(**_fields(row, Layer, "layer."))
     measures = _measures(row) if "codes" in row else None
     return LayerRecord(layer=layer, status=row["status"], measures=measures)
+
+
+def _check_types(row: Mapping[str, Any]) -> None:
+    """Raise unless every column holds what its type says, or None for a missing number."""
+    types = {"text": (str,), "int": (int,), "float": (int, float)}
+    for column in COLUMNS:
+        value = row[column.name]
+        missing = value is None and column.type != "text"
+        good = type(value) in types[column.type] and (column.type == "text" or abs(value) < 1e300)
+        if not (missing or good):
+            raise ValueError(f"{column.name} is {str(value)[:40]!r}, which is no {column.type}")
 
 
 def _measures(row: Mapping[str, Any]) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -32,6 +33,9 @@ the interpreter lock through a call on one small matrix, but not through one on 
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
+_ONE_AT_A_TIME = threading.RLock()
+"""BLAS has one number of threads for the whole process: runs from several threads take turns."""
+
 Report = Callable[[LayerRecord], None]
 
 
@@ -44,10 +48,11 @@ def measure_all(
     large = [task for task in tasks if task.layer.M >= LARGE_SIDE]
     on_host = engine(options) == "host"
     compute = spectra.on_host if on_host else spectra.on_device
-    with threadpool_limits(1, "blas"):
-        _run(_batches(small), compute, threads if on_host else 1, options, report)
-    with threadpool_limits(threads, "blas"):
-        _run([[task] for task in large], compute, 1, options, report)
+    with _ONE_AT_A_TIME:
+        with threadpool_limits(1, "blas"):
+            _run(_batches(small), compute, threads if on_host else 1, options, report)
+        with threadpool_limits(threads, "blas"):
+            _run([[task] for task in large], compute, 1, options, report)
 
 
 def default_threads() -> int:

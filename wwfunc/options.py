@@ -16,6 +16,8 @@ Threshold = Literal["absolute", "relative"]
 SmallSample = Literal["corrected", "mle"]
 Engine = Literal["auto", "host", "jax"]
 
+MOST_CLIPPED = 2**31 - 1
+
 Check = Callable[[str, Any], Any]
 
 THRESHOLDS: tuple[Threshold, ...] = get_args(Threshold)
@@ -90,20 +92,28 @@ def _count(name: str, value: Any) -> int:
 
 
 def _positive(name: str, value: Any) -> float:
-    if not _is(Real, value) or not 0 < value < math.inf:
+    if not 0 < _as_float(value) < math.inf:
         raise OptionError(f"{name} is a number above 0, not {value!r}")
     return float(value)
 
 
 def _xmax(name: str, value: Any) -> int | float:
-    if _is(Integral, value) and value < 0:
+    if _is(Integral, value) and -MOST_CLIPPED <= value < 0:
         return int(value)
-    if _is(Real, value) and 0 < value < math.inf:
+    if 0 < _as_float(value) < math.inf:
         return float(value)
     raise OptionError(
         f"{name} is an eigenvalue above 0, or a negative whole number that counts the largest "
         f"eigenvalues to leave out, not {value!r}"
     )
+
+
+def _as_float(value: Any) -> float:
+    """`value` as a float, NaN where it is no number or none that a float holds."""
+    try:
+        return float(value) if _is(Real, value) else math.nan
+    except OverflowError:
+        return math.nan
 
 
 def _is(kind: type, value: Any) -> bool:

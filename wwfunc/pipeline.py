@@ -78,6 +78,8 @@ def analyze(
     ['dense1', 'dense2', 'dense3', 'dense4']
     """
     options = make_options(options, **changes)
+    if progress is not None and not callable(progress):
+        raise OptionError(f"progress= is called with (done, total, name), {progress!r} cannot be")
     checkpoint, findings = _found(model, hints)
     from wwfunc.execution import engine, measure_all  # JAX is imported once there is work for it
 
@@ -139,7 +141,7 @@ def _check_patterns(hints: Any, checkpoint: Checkpoint) -> None:
     if not isinstance(hints, Mapping):
         raise OptionError(f"hints= maps name patterns to TensorHint, not {hints!r}")
     for pattern in hints:
-        if not fnmatch.filter(checkpoint, pattern):
+        if not isinstance(pattern, str) or not fnmatch.filter(checkpoint, pattern):
             raise OptionError(f"no tensor fits the pattern {pattern!r} in hints=")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Hashable, Iterable, Iterator, Mapping
@@ -10,10 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from wwfunc.checkpoint import ArrayHandle, Checkpoint, Handle
+from wwfunc.checkpoint import ArrayHandle, Checkpoint, Handle, is_handle
 from wwfunc.dtypes import BY_TORCH_NAME
 from wwfunc.errors import InputError
 from wwfunc.opening import load
+
+logger = logging.getLogger("wwfunc")
 
 
 def as_checkpoint(model: Any) -> Checkpoint:
@@ -66,7 +69,7 @@ def _is_nested_mapping(tree: Any) -> bool:
 
 def _from_mapping(tree: Mapping[Any, Any], path: tuple[str, ...]) -> Iterator[tuple[str, Handle]]:
     for key, leaf in tree.items():
-        here = (*path, str(key))
+        here = (*path, *map(str, key if isinstance(key, tuple) else (key,)))
         if isinstance(leaf, Mapping):
             yield from _from_mapping(leaf, here)
         elif leaf is not None:
@@ -80,6 +83,10 @@ def _from_pytree(tree: Any) -> Iterator[tuple[str, Handle]]:
         leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     except ValueError as cause:  # keys that cannot be sorted
         raise InputError(f"a {type(tree).__name__} is no pytree: {cause}") from None
+    others = [path for path, leaf in leaves if not _is_array(leaf)]
+    if others:
+        names = ", ".join(".".join(_key_words(path)) for path in others[:3])
+        logger.warning("%d leaves hold no array and are left out: %s ...", len(others), names)
     for path, leaf in leaves:
         if _is_array(leaf):
             yield _named(_key_words(path), leaf)
@@ -95,7 +102,7 @@ def _key_words(path: tuple[Any, ...]) -> list[str]:
 
 
 def _is_array(leaf: Any) -> bool:
-    return isinstance(leaf, Handle) or (hasattr(leaf, "shape") and hasattr(leaf, "dtype"))
+    return is_handle(leaf) or (hasattr(leaf, "shape") and hasattr(leaf, "dtype"))
 
 
 def _holds_numbers(leaf: Any) -> bool:
@@ -116,8 +123,10 @@ def _named(words: Iterable[str], leaf: Any) -> tuple[str, Handle]:
         import jax
 
         return name, ArrayHandle(jax.random.key_data(leaf[...]))
-    if isinstance(leaf, Handle):
+    if is_handle(leaf):
         return name, leaf
+    if isinstance(leaf, np.ma.MaskedArray):
+        raise InputError(f"{name!r} is a masked array: fill or drop what is masked")
     torch_name = _torch_name(leaf)
     if torch_name and torch_name not in BY_TORCH_NAME:
         raise InputError(f"the tensor {name!r} of {leaf.dtype} cannot be read")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -19,25 +20,30 @@ def write_table(analysis: Analysis, path: str | Path) -> None:
     Raises
     ------
     OptionError
-        If the suffix is none of .csv, .json, .parquet.
+        If the suffix is none of .csv, .json, .parquet, or the path cannot be written to.
     MissingExtraError
         If .parquet is asked for and pyarrow is not installed.
     """
     path = Path(path)
-    writer(path)(analysis, path)
+    check_writable(path)
+    _WRITERS[path.suffix.lower()](analysis, path)
 
 
-def writer(path: Path) -> Callable[[Analysis, Path], None]:
-    """The function that writes the kind of file that `path` names."""
-    try:
-        return _WRITERS[path.suffix.lower()]
-    except KeyError:
-        raise OptionError(f"{path}: the suffix is one of {', '.join(_WRITERS)}") from None
+def check_writable(path: Path) -> None:
+    """Raise what `write_table` would raise for this path, before there is an analysis."""
+    if path.suffix.lower() not in _WRITERS:
+        raise OptionError(f"{path}: the suffix is one of {', '.join(_WRITERS)}")
+    if path.is_dir():
+        raise OptionError(f"{path}: a folder, not a file to write")
+    if not path.parent.is_dir():
+        raise OptionError(f"{path}: no folder {path.parent}")
+    if path.suffix.lower() == ".parquet" and importlib.util.find_spec("pyarrow") is None:
+        raise MissingExtraError("writing .parquet needs pyarrow: pip install 'wwfunc[parquet]'")
 
 
 def _write_csv(analysis: Analysis, path: Path) -> None:
     def fill(beside: Path) -> None:
-        with open(beside, "w", newline="", encoding="utf-8") as file:
+        with open(beside, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
             table = csv.DictWriter(file, [column.name for column in COLUMNS])
             table.writeheader()
             for record in analysis.records:
@@ -52,12 +58,6 @@ def _cell(value: object) -> object:
 
 
 def _write_parquet(analysis: Analysis, path: Path) -> None:
-    try:
-        import pyarrow.parquet  # noqa: F401  (pandas would raise at the far end of the write)
-    except ImportError:
-        raise MissingExtraError(
-            "writing .parquet needs pyarrow: pip install 'wwfunc[parquet]'"
-        ) from None
     write_atomically(path, lambda beside: analysis.details.to_parquet(beside, index=False))
 
 

@@ -67,7 +67,7 @@ def cutoff(esd: ESD, threshold: Threshold) -> Float[Array, ""]:
 def tail_of(esd: ESD, limits: Limits, threshold: Threshold) -> Tail:
     """Prepare the eigenvalues above the threshold and within `limits` for a fit."""
     evals = jnp.pad(esd.evals, (-esd.evals.size % _tile(esd.evals.size), 0))
-    position = jnp.arange(evals.size)
+    position = jnp.arange(evals.size, dtype=jnp.int32)
     fitted = (evals > cutoff(esd, threshold)) & (position < evals.size - limits.clip)
     if limits.xmax is not None:
         fitted &= evals <= limits.xmax
@@ -86,7 +86,9 @@ def tail_of(esd: ESD, limits: Limits, threshold: Threshold) -> Tail:
         fitted=fitted,
         starts=fitted & ~tie,
         # The fitted entries are contiguous, so their number needs no cumulative sum.
-        count=jnp.where(fitted, jnp.argmax(fitted) + jnp.sum(fitted) - position, 0),
+        count=jnp.where(fitted, jnp.argmax(fitted) + jnp.sum(fitted) - position, 0).astype(
+            jnp.int32
+        ),
         log_sum=jax.lax.cumsum(log_evals, reverse=True),
         candidates=candidates,
     )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
 from collections.abc import Sequence
 
 from wwfunc.cli.parser import build_parser
+from wwfunc.cli.text import printable
 from wwfunc.errors import WwfuncError
 
 DONE, BAD_INPUT, INTERRUPTED = 0, 1, 130
@@ -33,6 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def entry_point() -> None:
     """What the installed command runs."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names may hold what the terminal cannot show
+        sys.stdout.reconfigure(errors="backslashreplace")
+    elif sys.stdout is None:  # closed by the caller
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (it stays open until the end)
     try:
         code = main()
         sys.stdout.flush()
@@ -43,4 +49,4 @@ def entry_point() -> None:
 
 
 def _one_line(cause: BaseException) -> str:
-    return " ".join(str(cause).split()) or type(cause).__name__
+    return printable(" ".join(str(cause).split())) or type(cause).__name__

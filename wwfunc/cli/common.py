@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wwfunc.analysis import Analysis
-from wwfunc.tables import write_table, writer
+from wwfunc.tables import check_writable, write_table
 
 _OPTIONS = (
     "layers",
@@ -32,9 +32,7 @@ def given_options(arguments: argparse.Namespace) -> dict[str, Any]:
 def check_outputs(outputs: list[str]) -> None:
     """Refuse an output that cannot be written before minutes are spent on its contents."""
     for output in map(Path, outputs):
-        writer(output)
-        if not output.parent.is_dir():
-            raise FileNotFoundError(f"{output}: no folder {output.parent}")
+        check_writable(output)
 
 
 def write_outputs(analysis: Analysis, outputs: list[str]) -> None:

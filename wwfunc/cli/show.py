@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from wwfunc.analysis import Analysis
+from wwfunc.cli.text import printable
 from wwfunc.pipeline import Progress as Callback
 from wwfunc.records import LayerRecord
 
@@ -53,7 +54,7 @@ def analysis_table(analysis: Analysis, width: int) -> Table:
     table.add_column("label", overflow="fold")
     for record in analysis.records:
         numbers = [_number(getattr(record, name)) for name in shown]
-        table.add_row(*_identity(record, width), *numbers, escape(label(record)))
+        table.add_row(*_identity(record, width), *numbers, _safe(label(record)))
     return table
 
 
@@ -105,7 +106,7 @@ def coverage_line(analysis: Analysis) -> str:
 
 def _table(analysis: Analysis, width: int, *numbers: str) -> Table:
     title = analysis.provenance.source
-    table = Table(title=title and escape(title), title_justify="left", box=SIMPLE_HEAD)
+    table = Table(title=title and _safe(title), title_justify="left", box=SIMPLE_HEAD)
     table.add_column("id", justify="right", no_wrap=True)
     table.add_column("layer", overflow="fold")
     if width >= KIND_WIDTH:
@@ -120,7 +121,12 @@ def _identity(record: LayerRecord, width: int) -> list[str]:
     layer = record.layer
     kind = [layer.kind] if width >= KIND_WIDTH else []
     size = f"{layer.N} x {layer.M}" + (f" x {layer.rf}" if layer.rf > 1 else "")
-    return [str(layer.layer_id), escape(layer.longname), *kind, size]
+    return [str(layer.layer_id), _safe(layer.longname), *kind, size]
+
+
+def _safe(text: str) -> str:
+    """Neither markup nor control characters of a stranger's text are obeyed."""
+    return escape(printable(text))
 
 
 def _number(value: float | None) -> str:

@@ -41,9 +41,11 @@ def find(checkpoint: Checkpoint) -> list[Finding]:
     next_id = 1
     for name in ordered:
         handle = handles[name]
-        module = name.rpartition(".")[0]
+        plain = names.dotted(name)
+        module = plain.rpartition(".")[0]
         facts = Facts(
-            name=name,
+            tensor=name,
+            name=plain,
             shape=handle.shape,
             dtype=handle.dtype,
             siblings=siblings[module],
@@ -63,7 +65,7 @@ def _families(
     tensors: defaultdict[str, set[str]] = defaultdict(set)
     modules: defaultdict[str, set[str]] = defaultdict(set)
     for name in ordered:
-        module, _, last = name.rpartition(".")
+        module, _, last = names.dotted(name).rpartition(".")
         tensors[module].add(last)
         parent, _, own = module.rpartition(".")
         modules[parent].add(own.lower())
@@ -74,21 +76,29 @@ def _families(
 
 
 def _verdict(checkpoint: Checkpoint, facts: Facts) -> tuple[TensorHint | Skip, str]:
-    hint = checkpoint.hint(facts.name)
+    hint = checkpoint.hint(facts.tensor)
     if hint is None or unreadable(facts):
         return judge(facts)
     if not isinstance(hint, TensorHint) or hint.kind not in get_args(Kind):
         raise OptionError(
-            f"the hint for {facts.name!r} is {hint!r}, not a TensorHint of a kind among "
+            f"the hint for {facts.tensor!r} is {hint!r}, not a TensorHint of a kind among "
             f"{', '.join(get_args(Kind))}"
         )
-    axes = (*hint.rows, *hint.cols)
-    if len(set(axes)) != len(axes) or not set(axes) <= set(range(len(facts.shape))):
+    if not _fits(hint, len(facts.shape)):
         raise OptionError(
-            f"the hint for {facts.name!r} names rows {hint.rows} and columns {hint.cols}, "
+            f"the hint for {facts.tensor!r} names rows {hint.rows} and columns {hint.cols}, "
             f"which are no distinct axes of the shape {facts.shape}"
         )
     return hint, "hint"
+
+
+def _fits(hint: TensorHint, ndim: int) -> bool:
+    """Whether rows and columns are distinct axes, at least one of each."""
+    if not (isinstance(hint.rows, tuple) and isinstance(hint.cols, tuple)):
+        return False
+    axes = (*hint.rows, *hint.cols)
+    whole = all(type(axis) is int and 0 <= axis < ndim for axis in axes)
+    return whole and len(set(axes)) == len(axes) and bool(hint.rows) and bool(hint.cols)
 
 
 def _once(
@@ -107,9 +117,9 @@ def _finding(
     facts: Facts, handle: Handle, verdict: TensorHint | Skip, rule: str, layer_id: int
 ) -> Finding:
     if isinstance(verdict, Skip):
-        return Finding(tensor=facts.name, handle=handle, rule=rule, reason=verdict.reason)
+        return Finding(tensor=facts.tensor, handle=handle, rule=rule, reason=verdict.reason)
     task = Task(layer=_layer(facts, verdict, rule, layer_id), handle=handle, hint=verdict)
-    return Finding(tensor=facts.name, handle=handle, rule=rule, task=task)
+    return Finding(tensor=facts.tensor, handle=handle, rule=rule, task=task)
 
 
 def _layer(facts: Facts, hint: TensorHint, rule: str, layer_id: int) -> Layer:
@@ -120,7 +130,7 @@ def _layer(facts: Facts, hint: TensorHint, rule: str, layer_id: int) -> Layer:
     return Layer(
         layer_id=layer_id,
         longname=longname,
-        tensor=facts.name,
+        tensor=facts.tensor,
         kind=hint.kind,
         block=names.block(longname),
         role=names.role(longname),

@@ -49,6 +49,11 @@ def _run_key(run: str) -> tuple[int, int, str]:
     return 0, len(digits), digits
 
 
+def dotted(tensor: str) -> str:
+    """A tensor's name with dots between its parts; Flax's flattened names have slashes."""
+    return tensor.replace("/", ".")
+
+
 def longname(tensor: str) -> str:
     """The layer's name: that of its weight tensor without a last part that says nothing more."""
     head, _, last = tensor.rpartition(".")

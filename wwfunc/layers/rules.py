@@ -17,7 +17,10 @@ from wwfunc.layers.names import WEIGHT_PARTS
 class Facts:
     """What a rule may look at: the tensor's name, and what stands beside it."""
 
+    tensor: str
+    """Its name in the checkpoint."""
     name: str
+    """The same with parts that join with dots."""
     shape: tuple[int, ...]
     dtype: np.dtype
     siblings: frozenset[str]
@@ -45,6 +48,9 @@ class Skip:
     reason: str
     weight: bool = False
 
+
+LONGEST_NAME = 512
+"""Patterns are not tried on longer names: a stranger could choose one that keeps them busy."""
 
 Verdict = TensorHint | Skip | None
 Rule = Callable[[Facts], Verdict]
@@ -118,10 +124,12 @@ def not_real(t: Facts) -> Verdict:
 
 
 def scaled_payload(t: Facts) -> Verdict:
-    scales = sorted(name for name in t.siblings if _SCALE.search(name))
-    if is_narrow_float(t.dtype) and scales:
-        return Skip(f"{t.dtype.name} scaled by {scales[0]!r}, which is not read yet", weight=True)
-    return None
+    if not is_narrow_float(t.dtype):
+        return None
+    scale = min(filter(_SCALE.search, t.siblings), default=None)
+    if scale is None:
+        return None
+    return Skip(f"{t.dtype.name} scaled by {scale!r}, which is not read yet", weight=True)
 
 
 def vector(t: Facts) -> Verdict:
@@ -253,6 +261,8 @@ def unreadable(facts: Facts) -> bool:
 
 def judge(facts: Facts) -> tuple[TensorHint | Skip, str]:
     """The verdict on a tensor, and the name of the rule that gave it."""
+    if len(facts.name) > LONGEST_NAME:
+        return Skip(f"a name of {len(facts.name):,} characters is no layer's"), "unknown"
     for rule in RULES:
         verdict = rule(facts)
         if verdict is not None:

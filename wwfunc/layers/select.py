@@ -26,12 +26,15 @@ def chosen(layers: Sequence[Layer], selectors: Sequence[Selector]) -> set[str]:
     for selector in (*wanted, *sorted(excluded)):
         if not any(_fits(layer, selector) for layer in layers):
             raise SelectionError(_nothing_fits(selector, layers))
-    return {
+    found = {
         layer.tensor
         for layer in layers
         if layer.layer_id not in excluded
         and (not wanted or any(_fits(layer, selector) for selector in wanted))
     }
+    if layers and not found:
+        raise SelectionError(f"layers={list(selectors)} leaves out every layer that it takes")
+    return found
 
 
 def unfit(layer: Layer, options: Options) -> str | None:
