@@ -35,7 +35,9 @@ def page(comparisons: Sequence[Comparison], conditions: Mapping[str, str]) -> st
     """Return the whole page."""
     listed = "\n".join(f"- {name}: {value}" for name, value in conditions.items())
     lines = [row(HEADER), row(["---"] * len(HEADER)), *(row(cells(c)) for c in comparisons)]
-    return "\n".join([TEXT, listed, "", *lines, ""])
+    short = [f"- {c.case.name}: {c.case.limit}." for c in comparisons if not c.met and c.case.limit]
+    why = ["", "Why it falls short:", "", *short] if short else []
+    return "\n".join([TEXT, listed, "", *lines, *why, ""])
 
 
 def row(texts: Sequence[str]) -> str:
