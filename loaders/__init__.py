@@ -6,31 +6,58 @@ and everything it claims is checked against its size and a `Budget` before memor
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
+from typing import Any
 
 from wwfunc.checkpoint import Checkpoint
 
 from .budget import Budget
-from .errors import NotReadableError, UnknownFormatError
-from .folders import INDEX_SUFFIX, load_folder, load_index
-from .safetensors import load_safetensors
-from .sniff import looks_like
+from .formats import FORMATS, detect
+from .lora_files import load_lora, with_changes
+from .lora_names import is_adapter
 
-__all__ = ["Budget", "load", "load_folder", "load_index", "load_safetensors"]
+_READERS = {format.reader.partition(".")[2]: format for format in FORMATS.values()}
 
-LOADABLE = "a safetensors file, an index of safetensors shards, or a model folder with either"
+__all__ = [
+    "FORMATS",
+    "Budget",
+    "detect",
+    "load",
+    "load_flax_msgpack",
+    "load_folder",
+    "load_gguf",
+    "load_keras_folder",
+    "load_keras_h5",
+    "load_keras_index",
+    "load_keras_weights",
+    "load_keras_zip",
+    "load_lora",
+    "load_npz",
+    "load_onnx",
+    "load_orbax",
+    "load_peft",
+    "load_pickle",
+    "load_safetensors",
+    "load_shards",
+    "load_torch_legacy",
+    "load_torch_tar",
+    "load_torch_zip",
+]
 
 
-def load(path: str | Path, *, budget: Budget | None = None) -> Checkpoint:
+def load(path: str | Path, *, budget: Budget | None = None, **options: Any) -> Checkpoint:
     """Open a checkpoint, whatever its format, without reading its tensors.
 
     Parameters
     ----------
     path
-        A safetensors file, a `*.safetensors.index.json`, or a model folder.
+        A file or folder of any of the `FORMATS`.
     budget
         Limits on what the file may ask for; None takes the defaults, which serve real models.
+    options
+        What the reader of the format takes: `key="ema"` chooses among several models in one
+        PyTorch file, `inert=True` keeps unknown objects of a pickle as descriptions,
+        `check_crc=True` reads all of an archive to compare its checksums.
 
     Returns
     -------
@@ -41,6 +68,8 @@ def load(path: str | Path, *, budget: Budget | None = None) -> Checkpoint:
     ------
     CheckpointError
         A subclass from `loaders.errors` that says what is wrong, in which file and tensor.
+    wwfunc.OptionError
+        If the format has no such option.
 
     Examples
     --------
@@ -48,16 +77,15 @@ def load(path: str | Path, *, budget: Budget | None = None) -> Checkpoint:
     >>> len(loaders.load("examples/digits.safetensors"))
     18
     """
-    if not str(path):
-        raise NotReadableError("an empty path")
     path = Path(path)
-    if os.path.isdir(path):  # Path.is_dir raises where the path is too long or forbidden
-        return load_folder(path, budget=budget)
-    if path.name.endswith(INDEX_SUFFIX):
-        return load_index(path, budget=budget)
-    found = looks_like(path)
-    if found != "safetensors":
-        raise UnknownFormatError(
-            f"{path}: this looks like {found}; what can be loaded is {LOADABLE}"
-        )
-    return load_safetensors(path, budget=budget)
+    name = detect(path, budget=budget)
+    found = FORMATS[name].load(path, budget, options)
+    if name == "peft" or not is_adapter(found):
+        return found
+    return with_changes(found, path, budget or Budget())
+
+
+def __getattr__(name: str) -> Any:
+    if name in _READERS:
+        return _READERS[name].function
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

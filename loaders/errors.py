@@ -13,6 +13,10 @@ class UnknownFormatError(CheckpointError):
     """The content is that of no format that can be loaded; the message says what it looks like."""
 
 
+class UnsupportedError(CheckpointError):
+    """A known format in a variant that is not read; the message says which, and what to do."""
+
+
 class BudgetError(CheckpointError):
     """The file asks for more than the budget allows; the message names the limit."""
 
@@ -38,4 +42,24 @@ class ShardError(CheckpointError):
 
 
 class ConfigError(CheckpointError):
-    """A configuration file beside the weights is not a JSON object."""
+    """A configuration file beside the weights is not a JSON object, or contradicts them."""
+
+
+class ArchiveError(CheckpointError):
+    """A zip or tar archive is damaged, ambiguous or encrypted."""
+
+
+class PickleError(CheckpointError):
+    """A pickle breaks the rules of its format, or does not describe a checkpoint."""
+
+
+class UnsafeGlobalError(PickleError):
+    """A pickle names a callable that is not known to be harmless; the message says which, where."""
+
+
+class AmbiguousError(CheckpointError):
+    """Several parts of the file could be meant; the message lists what `key=` may be."""
+
+
+class AdapterError(CheckpointError):
+    """The factors, ranks or scales of an adapter do not fit together."""

@@ -41,9 +41,35 @@ def read_bytes(path: Path, size: int, start: int = 0) -> bytes:
     return data
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
+class FileBytes:
+    """Bytes that lie as they are in a file; they are mapped into memory when they are read."""
+
+    path: Path
+    offset: int
+    nbytes: int
+
+    @property
+    def key(self) -> Hashable:
+        return self.path, self.offset
+
+    def read(self, what: str) -> np.ndarray:
+        """The bytes; `what` names them in messages."""
+        if not self.nbytes:
+            return np.empty(0, np.uint8)
+        try:
+            return np.asarray(np.memmap(self.path, np.uint8, "r", self.offset, (self.nbytes,)))
+        except OSError as cause:
+            raise NotReadableError(
+                f"{self.path}: {what} cannot be mapped: {cause.strerror}"
+            ) from None
+        except ValueError as cause:
+            raise TruncatedError(f"{self.path}: {what} can no longer be mapped: {cause}") from None
+
+
+@dataclass(frozen=True, slots=True)
 class MappedTensor:
-    """A tensor that lies uncompressed in a file; it is mapped into memory when it is read.
+    """A tensor in C order that lies uncompressed in a file; it is mapped when it is read.
 
     `name` is for messages. Elements narrower than a byte are unpacked when read.
     """
@@ -64,26 +90,12 @@ class MappedTensor:
         return self.path, self.offset, self.shape, self.dtype.name
 
     def read(self, rows: slice = slice(None)) -> np.ndarray:
-        tensor = self._map()
-        return tensor[rows] if self.shape else tensor
-
-    def _map(self) -> np.ndarray:
-        if not self.stored_nbytes:
-            return np.empty(self.shape, self.dtype)
-        try:
-            stored = np.memmap(self.path, np.uint8, "r", self.offset, (self.stored_nbytes,))
-        except OSError as cause:
-            raise NotReadableError(
-                f"{self.path}: tensor {self.name!r} cannot be mapped: {cause.strerror}"
-            ) from None
-        except ValueError as cause:
-            raise TruncatedError(
-                f"{self.path}: tensor {self.name!r} can no longer be mapped: {cause}"
-            ) from None
-        packed = np.asarray(stored)
+        stored = FileBytes(self.path, self.offset, self.stored_nbytes)
+        packed = stored.read(f"tensor {self.name!r}")
         if self.stored_nbytes * 2 == math.prod(self.shape) * self.dtype.itemsize:
             packed = _unpack_nibbles(packed)
-        return packed.view(self.dtype).reshape(self.shape)
+        tensor = packed.view(self.dtype).reshape(self.shape)
+        return tensor[rows] if self.shape else tensor
 
 
 def _unpack_nibbles(packed: np.ndarray) -> np.ndarray:

@@ -1,70 +1,101 @@
-"""Model folders and sharded checkpoints: an index that names its shards, a config beside them."""
+"""Folders that hold a model: which of its files are the weights, with the config beside them."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from wwfunc.checkpoint import Checkpoint
 
 from .budget import Budget
-from .errors import ConfigError, NotReadableError, ShardError, UnknownFormatError
-from .files import MappedTensor, read_bytes, require_file
-from .safetensors import read_header
-from .strict_json import brief, parse_object
+from .errors import ConfigError, NotReadableError, UnknownFormatError, UnsupportedError
+from .files import read_bytes, require_file
+from .strict_json import parse_object
 
-INDEX_SUFFIX = ".safetensors.index.json"
-
-_PROBES = (
-    "model.safetensors.index.json",
-    "model.safetensors",
-    "diffusion_pytorch_model.safetensors.index.json",
-    "diffusion_pytorch_model.safetensors",
+_PROBES = tuple(
+    re.compile(pattern)
+    for pattern in (
+        r"model\.safetensors\.index\.json",
+        r"model\.safetensors",
+        r"model\.\w+\.safetensors\.index\.json",
+        r"model\.\w+\.safetensors",
+        r"diffusion_pytorch_model\.safetensors\.index\.json",
+        r"diffusion_pytorch_model\.safetensors",
+        r"diffusion_pytorch_model\.\w+\.safetensors",
+        r"[^.].*\.safetensors",
+        r"pytorch_model\.bin\.index\.json",
+        r"pytorch_model\.bin",
+        r"diffusion_pytorch_model\.bin",
+        r"flax_model\.msgpack",
+        r"tf_model\.h5",
+        r"[^.].*\.(pt|pth|bin|ckpt)",
+        r"[^.].*\.(keras|h5|hdf5)",
+        r"[^.].*\.(msgpack|npz|gguf|onnx)",
+    )
 )
+"""Names of weights files, the one that is meant first; of several that fit one, none is."""
+
+_ORBAX = {"_METADATA", "_CHECKPOINT_METADATA", "manifest.ocdbt"}
+_ZARR = {".zarray", "zarr.json"}
+_UNFINISHED = ".orbax-checkpoint-tmp"
+_LOOK = 64
+"""Folders in a folder that are looked into."""
+_UNREAD = {
+    ".metadata": "a distributed PyTorch checkpoint (DCP); save it with dcp_to_torch_save",
+    "saved_model.pb": "a TensorFlow SavedModel; save its weights as .keras or .h5",
+}
 
 
-def load_folder(path: str | Path, *, budget: Budget | None = None) -> Checkpoint:
-    """Open a model folder: its index of shards or its one safetensors file, with config.json.
+def detect_folder(folder: Path) -> str:
+    """The name in `FORMATS` of the folder: an adapter, Orbax, Keras, or else a model folder.
+
+    Raises
+    ------
+    UnsupportedError
+        If it is a known kind of checkpoint that is not read.
+    """
+    names = set(_names(folder))
+    if "adapter_config.json" in names and any(n.startswith("adapter_model.") for n in names):
+        return "peft"
+    if _is_orbax(folder, names):
+        return "orbax"
+    if {"config.json", "metadata.json", "model.weights.h5"} <= names:
+        return "keras-folder"
+    for name, words in _UNREAD.items():
+        if name in names:
+            raise UnsupportedError(f"{folder}: {words}")
+    if any(
+        re.fullmatch(r"consolidated\.\d+\.pth", name) for name in names - {"consolidated.00.pth"}
+    ):
+        raise UnsupportedError(f"{folder}: shards of a tensor-parallel model, which are not joined")
+    return "model-folder"
+
+
+def load_folder(path: str | Path, *, budget: Budget | None = None, **options: Any) -> Checkpoint:
+    """Open a model folder: its index of shards or its one weights file, with config.json.
+
+    Of several formats of the same weights safetensors comes first. `options` go to the reader of
+    the file that is found.
 
     Raises
     ------
     UnknownFormatError
         If no weights are found, or several files could be meant.
     """
+    from .formats import open_file
+
     folder = Path(path)
     budget = budget or Budget()
     weights = _find_weights(folder)
-    if weights.name.endswith(INDEX_SUFFIX):
-        return load_index(weights, budget=budget)
-    tensors, metadata = read_header(weights, budget)
-    config = read_config(folder, budget)
-    return Checkpoint(tensors, metadata=metadata, config=config, source=str(folder))
-
-
-def load_index(path: str | Path, *, budget: Budget | None = None) -> Checkpoint:
-    """Open a sharded checkpoint by its index.
-
-    The headers of all shards are read now, so that damage shows at once; the tensors are mapped
-    when they are read. Every shard is a file beside the index: a name with a folder is refused.
-    """
-    path = Path(path)
-    budget = budget or Budget()
-    places = _weight_map(path, budget)
-    shards = sorted(set(places.values()))
-    budget.check("shards", len(shards), path)
-    tensors: dict[str, MappedTensor] = {}
-    metadata: dict[str, str] = {}
-    for shard in shards:
-        found, notes = _read_shard(path, shard, budget)
-        _check_once(tensors, found, path, shard)
-        tensors |= found
-        metadata |= notes
-        budget.check("tensors", len(tensors), path)
-    _check_places(places, tensors, path)
-    config = read_config(path.parent, budget)
-    return Checkpoint(tensors, metadata=metadata, config=config, source=str(path.parent))
+    require_file(weights)
+    found = open_file(weights, budget, options)
+    config = {**found.config, **read_config(folder, budget)}
+    return Checkpoint(
+        found, metadata=found.metadata, config=config, hints=found.hints, source=str(folder)
+    )
 
 
 def read_config(folder: Path, budget: Budget) -> dict[str, Any]:
@@ -74,75 +105,37 @@ def read_config(folder: Path, budget: Budget) -> dict[str, Any]:
         return {}
     size = require_file(path)
     budget.check("config_bytes", size, path)
-    return parse_object(read_bytes(path, size), path, ConfigError)
+    return parse_object(read_bytes(path, size), path, ConfigError, budget)
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except OSError as cause:
+        raise NotReadableError(f"{folder}: cannot be read: {cause.strerror}") from None
+
+
+def _is_orbax(folder: Path, names: Iterable[str], depth: int = 2) -> bool:
+    """Whether it is one item, or holds the steps of a run, or arrays of zarr without a tree."""
+    if _ORBAX & set(names) or _UNFINISHED in folder.name:
+        return True
+    inside = [folder / name for name in sorted(names)[:_LOOK] if (folder / name).is_dir()]
+    return any(
+        _ZARR & set(found) or (depth > 0 and _is_orbax(place, found, depth - 1))
+        for place in inside
+        for found in [_names(place)]
+    )
 
 
 def _find_weights(folder: Path) -> Path:
-    try:
-        names = sorted(os.listdir(folder))
-    except OSError as cause:
-        raise NotReadableError(f"{folder}: cannot be read: {cause.strerror}") from None
-    for name in _PROBES:
-        if name in names:
-            return folder / name
-    found = [name for name in names if name.endswith(".safetensors")]
-    if len(found) == 1:
-        return folder / found[0]
-    if not found:
-        raise UnknownFormatError(f"{folder}: a folder without safetensors weights")
-    raise UnknownFormatError(
-        f"{folder}: {len(found)} safetensors files and no index say which is meant "
-        f"({', '.join(found[:5])}); give the path of one"
-    )
-
-
-def _weight_map(path: Path, budget: Budget) -> Mapping[str, str]:
-    size = require_file(path)
-    budget.check("index_bytes", size, path)
-    places = parse_object(read_bytes(path, size), path, ShardError).get("weight_map")
-    if type(places) is not dict or not places:
-        raise ShardError(f"{path}: no weight_map from tensors to files")
-    for tensor, shard in places.items():
-        _check_name(tensor, shard, path)
-    return places
-
-
-def _check_name(tensor: str, shard: Any, path: Path) -> None:
-    plain = (
-        type(shard) is str
-        and shard.endswith(".safetensors")
-        and not set(shard) & set("/\\:\0")
-        and not shard.startswith(".")
-    )
-    if not plain:
-        raise ShardError(
-            f"{path}: tensor {brief(tensor)} is placed in {brief(shard)}, "
-            f"which is not the plain name of a safetensors file beside the index"
-        )
-
-
-def _read_shard(
-    index: Path, shard: str, budget: Budget
-) -> tuple[dict[str, MappedTensor], dict[str, str]]:
-    if not os.path.exists(index.parent / shard):  # Path.exists raises for a name too long
-        raise ShardError(f"{index}: the shard {shard!r} is missing")
-    return read_header(index.parent / shard, budget)
-
-
-def _check_once(
-    known: Mapping[str, MappedTensor], found: Mapping[str, MappedTensor], index: Path, shard: str
-) -> None:
-    for name in found.keys() & known.keys():
-        raise ShardError(
-            f"{index}: tensor {brief(name)} stands in {known[name].path.name!r} and in {shard!r}"
-        )
-
-
-def _check_places(
-    places: Mapping[str, str], tensors: Mapping[str, MappedTensor], index: Path
-) -> None:
-    for name, shard in places.items():
-        if name not in tensors or tensors[name].path.name != shard:
-            raise ShardError(
-                f"{index}: tensor {brief(name)} is not in {shard!r}, where the index has it"
+    names = _names(folder)
+    for probe in _PROBES:
+        found = [name for name in names if probe.fullmatch(name)]
+        if len(found) == 1:
+            return folder / found[0]
+        if found:
+            raise UnknownFormatError(
+                f"{folder}: {len(found)} weights files and no index say which is meant "
+                f"({', '.join(found[:5])}); give the path of one"
             )
+    raise UnknownFormatError(f"{folder}: a folder without weights")

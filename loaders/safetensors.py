@@ -48,12 +48,13 @@ def read_header(path: Path, budget: Budget) -> tuple[dict[str, MappedTensor], di
     budget.check("header_bytes", length, path)
     if length > size - LENGTH_BYTES:
         raise TruncatedError(f"{path}: the header claims {length} bytes, the file has {size}")
-    header = parse_object(read_bytes(path, length, LENGTH_BYTES), path)
+    header = parse_object(read_bytes(path, length, LENGTH_BYTES), path, budget=budget)
     metadata = _metadata(header.pop("__metadata__", {}), path)
     budget.check("tensors", len(header), path)
     start = LENGTH_BYTES + length
     path = path.absolute()  # a handle outlives a change of folder
-    tensors = {name: _tensor(name, entry, path, start) for name, entry in header.items()}
+    # Popping frees each entry: the worst header would need twice the memory otherwise.
+    tensors = {name: _tensor(name, header.pop(name), path, start) for name in list(header)}
     _check_layout(tensors, path, start, size)
     return tensors, metadata
 

@@ -9,23 +9,32 @@ from typing import Any, NoReturn
 
 from wwfunc.errors import CheckpointError
 
+from .budget import Budget
 from .errors import HeaderError
+
+_ITEMS = (b"{", b"[", b",", b'"')
 
 _WORDS = reprlib.Repr()
 _WORDS.maxstring = _WORDS.maxother = 200
 
 
 def parse_object(
-    text: bytes, path: Path, error: type[CheckpointError] = HeaderError
+    text: bytes,
+    path: Path,
+    error: type[CheckpointError] = HeaderError,
+    budget: Budget | None = None,
 ) -> dict[str, Any]:
     """The JSON object in `text`, or `error` saying what is wrong with it."""
+    budget = budget or Budget()
+    budget.check("json_items", sum(map(text.count, _ITEMS)), path)
+    escaped = b"\\u" in text
+    if escaped or not text.isascii():
+        budget.check("wide_json_bytes", len(text), path)
     try:
-        document = json.loads(
-            text.decode("utf-8", "strict"),
-            object_pairs_hook=_unique,
-            parse_constant=_refuse,
-        )
-        if b"\\u" in text:  # an escaped lone surrogate is no text
+        decoded = text.decode("utf-8", "strict")
+        del text  # the largest documents are held but once
+        document = json.loads(decoded, object_pairs_hook=_unique, parse_constant=_refuse)
+        if escaped:  # a lone surrogate is no text
             json.dumps(document, ensure_ascii=False).encode("utf-8")
     except RecursionError:
         raise error(f"{path}: JSON nested too deep") from None

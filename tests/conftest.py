@@ -10,6 +10,9 @@ import seeded as seeded_weights
 
 import wwfunc
 
+collect_ignore = ["fixtures"]
+"""The scripts there write files by frameworks that need not be installed."""
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 

@@ -18,7 +18,7 @@ FLOORS = [
     {"errors", "provenance", "files"},
     {"dtypes", "status", "options"},
     {"checkpoint"},
-    {"pytrees", "layers.names", "layers.layer", "columns"},
+    {"lowrank", "pytrees", "layers.names", "layers.layer", "columns"},
     {"precision", "layers.rules", "layers.coverage", "opening", "matrices"},
     {"layers.find", "spectrum", "sources"},
     {"layers.select", "host", "tail"},
@@ -75,7 +75,7 @@ def test_imports_run_one_way():
 
 def test_loaders_know_files_and_no_statistics():
     for name, path in modules("loaders").items():
-        assert imported(path, "wwfunc") <= {"checkpoint", "dtypes", "errors"}, name
+        assert imported(path, "wwfunc") <= {"checkpoint", "dtypes", "errors", "lowrank"}, name
         source = path.read_text()
         assert "from loaders" not in source, f"{name}: relative imports, the package is renamed"
 
@@ -196,3 +196,13 @@ def test_readme_commands_are_make_targets():
 def test_readme_links_lead_somewhere():
     for link in re.findall(r"\]\((?!https?://)([^)#]+)\)", README):
         assert (REPOSITORY / link).exists(), link
+
+
+def test_every_limit_and_format_is_documented():
+    import loaders
+
+    page = (REPOSITORY / "docs" / "formats.md").read_text()
+    for limit, value in vars(loaders.Budget()).items():
+        words = f"{value >> 20} MiB" if value >= 1 << 20 and not value % (1 << 20) else f"{value:,}"
+        assert f"| `{limit}` | {words} |" in page
+    assert set(loaders.FORMATS) <= set(re.findall(r"`([\w-]+)`", page))

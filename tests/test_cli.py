@@ -77,7 +77,7 @@ BAD_INPUT = {
     "selector": (["analyze", "{digits}", "--layers", "dens1"], "the nearest name is 'dense1'"),
     "value": (["analyze", "{digits}", "--xmin", "-3"], "xmin is a number above 0"),
     "nothing": (["analyze", "{digits}", "--min-evals", "99999"], "nothing to analyse"),
-    "format": (["analyze", __file__], "what can be loaded is"),
+    "format": (["analyze", __file__], "what is read is"),
 }
 
 

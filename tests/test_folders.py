@@ -121,11 +121,11 @@ def test_several_files_and_no_index(tmp_path):
         loaders.load(tmp_path)
 
 
-@pytest.mark.parametrize("others", [(), ("config.json", "pytorch_model.bin")])
+@pytest.mark.parametrize("others", [(), ("config.json", "README.md")])
 def test_folder_without_weights(tmp_path, others):
     for name in others:
         write(tmp_path / name, "{}")
-    with pytest.raises(errors.UnknownFormatError, match="a folder without safetensors weights"):
+    with pytest.raises(errors.UnknownFormatError, match="a folder without weights"):
         loaders.load(tmp_path)
 
 
@@ -144,7 +144,7 @@ NAMES = [
     "",
     ".safetensors",
     "x\0.safetensors",
-    "x.bin",
+    "x.exe",
     None,
     3,
     [ONE],
@@ -157,7 +157,7 @@ def test_shard_that_is_no_plain_name(tmp_path, name):
     """A file lies where each name leads: it is the name that is refused."""
     folder = tmp_path / "model"
     (folder / "a").mkdir(parents=True)
-    for target in (tmp_path / "x.safetensors", folder / "a" / "b.safetensors", folder / "x.bin"):
+    for target in (tmp_path / "x.safetensors", folder / "a" / "b.safetensors", folder / "x.exe"):
         write(target, part("a"))
     sharded(folder, PLACES | {"a": name})
     with pytest.raises(errors.ShardError, match=r"tensor 'a' is placed in .* not the plain name"):
@@ -247,3 +247,11 @@ def test_pipe_or_folder_under_the_name_of_a_file(tmp_path, name, make):
     make(tmp_path / name)
     with pytest.raises(errors.NotReadableError, match=f"{name}: not a regular file"):
         loaders.load(tmp_path)
+
+
+@pytest.mark.parametrize("total", [192, None, 191, 192.0, "192"])
+def test_another_total_size_is_a_warning(tmp_path, caplog, total):
+    text = json.dumps({"metadata": {"total_size": total}, "weight_map": PLACES})
+    check(loaders.load(sharded(tmp_path, text=text)))
+    expected = ["total_size is 191, the shards hold 192 bytes"] if total == 191 else []
+    assert [m.partition(": ")[2] for m in caplog.messages] == expected

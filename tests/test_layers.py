@@ -94,6 +94,8 @@ ARCHITECTURES = {
         a.mlp.experts.gate_up_proj 128x2880x5760:bf2 - fused_experts
         a.mlp.experts.gate_up_proj_bias 128x5760 - bias
         b.block_sparse_moe.input_linear.weight 32x1024x1024 - fused_experts
+        blk.0.ffn_down_exps.weight 8x64x32 - fused_experts
+        blk.0.ssm_a 64x16 - elementwise
         c.ffn.experts.mlp.w1 172032x6144 - fused_experts
         d.experts.0.weight 64x64x3x3 conv2d torch_conv
         e.mlp.experts.linear_fc1.weight0 1024x4096 dense matrix""",

@@ -155,6 +155,7 @@ def test_unknown_fields_are_ignored(tmp_path):
 
 OPENED = """
 import sys, loaders
+loaders.load(sys.argv[1]).read()  # imports what reads this format
 opened = []
 sys.addaudithook(lambda event, of: opened.append(of[0]) if event == "open" else None)
 print(sorted(loaders.load(sys.argv[1]).read()))

@@ -90,21 +90,25 @@ def test_block(name, expected):
 
 ROLES = {
     "qkv": """h.0.attn.c_attn blocks.0.attn.qkv attention.query_key_value attn.Wqkv
-        self_attention.in_proj_weight""",
-    "q": "attention.self.query self_attn.q_proj SelfAttention.q attn1.to_q attention.wq q_lin",
-    "k": "attention.self.key self_attn.k_proj SelfAttention.k attn1.to_k attention.wk k_lin",
-    "v": "attention.self.value self_attn.v_proj SelfAttention.v attn1.to_v attention.wv v_lin",
-    "o": """attention.output.dense attn.c_proj self_attn.o_proj self_attn.out_proj
+        self_attention.in_proj_weight blk.0.attn_qkv""",
+    "q": """attention.self.query self_attn.q_proj SelfAttention.q attn1.to_q attention.wq
+        q_lin attn_q""",
+    "k": """attention.self.key self_attn.k_proj SelfAttention.k attn1.to_k attention.wk
+        k_lin attn_k""",
+    "v": """attention.self.value self_attn.v_proj SelfAttention.v attn1.to_v attention.wv
+        v_lin attn_v""",
+    "o": """attn_output attention.output.dense attn.c_proj self_attn.o_proj self_attn.out_proj
         SelfAttention.o attn1.to_out.0 attention.wo attn.proj self_attention.dense
         attention.dense attention.out_lin MultiHeadDotProductAttention_0.out""",
-    "gate_up": "mlp.gate_up_proj mlp.experts.gate_up_proj",
-    "gate": "mlp.gate_proj feed_forward.w1 experts.3.w1 DenseReluDense.wi_0",
-    "up": """intermediate.dense mlp.c_fc mlp.up_proj feed_forward.w3 mlp.fc1 ffn.lin1
+    "gate_up": "ffn_gate_up mlp.gate_up_proj mlp.experts.gate_up_proj",
+    "gate": """ffn_gate ffn_gate_shexp mlp.gate_proj feed_forward.w1 experts.3.w1
+        DenseReluDense.wi_0""",
+    "up": """ffn_up intermediate.dense mlp.c_fc mlp.up_proj feed_forward.w3 mlp.fc1 ffn.lin1
         mlp.dense_h_to_4h DenseReluDense.wi DenseReluDense.wi_1""",
-    "down": """output.dense mlp.c_proj mlp.down_proj feed_forward.w2 mlp.fc2 ffn.lin2
+    "down": """ffn_down output.dense mlp.c_proj mlp.down_proj feed_forward.w2 mlp.fc2 ffn.lin2
         mlp.dense_4h_to_h DenseReluDense.wo mlp.wo""",
     "embed": """wte wpe embeddings.word_embeddings model.embed_tokens tok_embeddings shared
-        token_embd text_model.embeddings.token_embedding""",
+        token_embd position_embd text_model.embeddings.token_embedding""",
     "head": "lm_head classifier score vit.head embed_out",
     "": """mlp.gate block_sparse_moe.gate patch_embed.proj conv1 layer1.0.conv2 pooler.dense
         time_embedding.linear_1 lstm.weight_ih_l0 Dense_0 fc""",

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import os
+import pickle
 import subprocess
 import sys
 import tarfile
 import zipfile
 
+import msgpack
 import pytest
 from files import REPOSITORY, encoded, framed, random_array, write
 
 import loaders
+import wwfunc
 from loaders import errors
 
 
-def zipped():
+def zipped(*names):
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("archive/data.pkl", b"\x80\x02}q\x00.")
+        for name in names:
+            archive.writestr(name, b"")
     return buffer.getvalue()
 
 
@@ -31,26 +36,51 @@ def tarred():
     return buffer.getvalue()
 
 
+MAGIC = 0x1950A86A20F9469CFC6C
+DETECTED = {
+    "pickle 2": (b"\x80\x02}q\x00X\x01\x00\x00\x00aq\x01K\x01s.", "pickle"),
+    "pickle 5": (pickle.dumps({"a": 1}, 5), "pickle"),
+    "pickle 0": (pickle.dumps({"a": 1}, 0), "pickle"),
+    "system call": (b"\x80\x03cposix\nsystem\nX\x02\0\0\0lsq\0\x85R.", "pickle"),
+    "torch zip": (zipped("archive/data.pkl", "archive/version"), "torch-zip"),
+    "torch zip of upper case": (zipped("archive/DATA.PKL"), "torch-zip"),
+    "TorchScript": (zipped("m/data.pkl", "m/constants.pkl", "m/code/x.py"), "torchscript"),
+    "Keras zip": (zipped("metadata.json", "config.json", "model.weights.h5"), "keras-zip"),
+    "npz": (zipped("a.npy", "b/c.npy"), "npz"),
+    "npy": (b"\x93NUMPY\x01\0v\0{'descr': '<f4', }", "npz"),
+    "torch legacy": (pickle.dumps(MAGIC, 2) + pickle.dumps(1001, 2), "torch-legacy"),
+    "torch legacy, protocol 0": (pickle.dumps(MAGIC, 0) + pickle.dumps(1001, 0), "torch-legacy"),
+    "torch legacy, protocol 4": (pickle.dumps(MAGIC, 4) + pickle.dumps(1001, 4), "torch-legacy"),
+    "torch tar": (tarred(), "torch-tar"),
+    "GGUF of 123 tensors": (b"GGUF\x03\0\0\0{\0\0\0\0\0\0\0" + bytes(8), "gguf"),
+    "msgpack": (msgpack.packb({"params": {"kernel": 1}}), "flax-msgpack"),
+    "msgpack of many": (msgpack.packb({str(i): i for i in range(70_000)}), "flax-msgpack"),
+    "ONNX": (b"\x08\x0a\x12\x07pytorch:\0", "onnx"),
+    "index": ('{"metadata": {}, "weight_map": {"a\\"b": "x.safetensors"}}', "shards"),
+    "Keras index": ('{"weight_map": {"/layers/dense/vars": ["x.weights.h5"]}}', "keras-shards"),
+    "safetensors": (encoded({}), "safetensors"),
+}
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".bin", ""])
+@pytest.mark.parametrize(("content", "name"), DETECTED.values(), ids=DETECTED)
+def test_format_is_told_by_the_content(tmp_path, content, name, suffix):
+    assert loaders.detect(write(tmp_path / f"model{suffix}", content)) == name
+
+
 LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935\nsize 12345\n"
-LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03."
 
 STRANGERS = {
-    "pickle 2": (b"\x80\x02}q\x00X\x01\x00\x00\x00aq\x01K\x01s.", "a Python pickle, which can run"),
-    "pickle 5": (b"\x80\x05\x95\x0b\0\0\0\0\0\0\0}\x94\x8c\x01a\x94K\x01s.", "a Python pickle"),
-    "system call": (b"\x80\x03cposix\nsystem\nX\x02\0\0\0lsq\0\x85R.", "a Python pickle"),
-    "torch zip": (zipped(), "a zip archive .PyTorch .pt"),
-    "torch legacy": (LEGACY, "a PyTorch file of the legacy format"),
-    "HDF5": (b"\x89HDF\r\n\x1a\n" + b"{" * 88, "an HDF5 file .Keras"),
-    "GGUF of 123 tensors": (b"GGUF\x03\0\0\0{\0\0\0\0\0\0\0" + bytes(8), "a GGUF file"),
-    "gzip": (gzip.compress(b"{}", mtime=0), "a gzip archive"),
-    "npy": (b"\x93NUMPY\x01\0v\0{'descr': '<f4', }", "a NumPy .npy array"),
+    "gzip": (gzip.compress(b"{}", mtime=0), "a gzip archive: unpack"),
+    "bzip2": (bz2.compress(b"{}"), "a bzip2 archive: unpack"),
     "HTML": ("\n<!DOCTYPE html><html><body>Sign in</body></html>", "an HTML or XML page"),
     "XML": ("<?xml version='1.0'?><Error>AccessDenied</Error>", "an HTML or XML page"),
     "LFS pointer": (LFS, "a git-LFS pointer: .* not downloaded .git lfs pull"),
     "JSON": ('{"weights": [1, 2]}', "a JSON document"),
     "JSON with a brace where a header begins": ('{"data":{"a": 1}}', "a JSON document"),
     "JSON array": ("[1, 2, 3]", "a JSON document"),
-    "tar": (tarred(), "a tar archive"),
+    "zip of texts": (zipped("a.txt"), "a zip archive of no kind that is known"),
+    "empty zip": (zipped(), "a zip archive of no kind that is known"),
     "empty": (b"", "an empty file"),
     "one byte": (b"\0", "no format that is known"),
     "text": ("weights of a model\n", "no format that is known"),
@@ -66,8 +96,72 @@ def test_stranger_is_named(tmp_path, content, match, suffix):
     with pytest.raises(errors.UnknownFormatError, match=f"looks like {match}") as caught:
         loaders.load(path)
     assert str(caught.value).startswith(f"{path}: ")
-    assert "what can be loaded is a safetensors file, an index" in str(caught.value)
+    assert "PyTorch" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+UNREAD = {
+    "pt2": (zipped("m/version", "m/data/weights/model_weights_config.json"), "a .pt2 export"),
+    "TorchScript 1.0": (zipped("m/model.json", "m/tensors/0"), "TorchScript of PyTorch 1.0"),
+}
+
+
+@pytest.mark.parametrize(("content", "match"), UNREAD.values(), ids=UNREAD)
+def test_known_and_not_read(tmp_path, content, match):
+    with pytest.raises(errors.UnsupportedError, match=match):
+        loaders.load(write(tmp_path / "x", content))
+
+
+FOLDERS = {
+    "peft": (["adapter_config.json", "adapter_model.safetensors"], "peft"),
+    "adapter beside a model": (["adapter_config.json", "model.safetensors"], "model-folder"),
+    "orbax": (["_METADATA", "manifest.ocdbt"], "orbax"),
+    "steps of a run": (["10/default/_METADATA", "20/default/_METADATA"], "orbax"),
+    "items of any name": (["7/model/_METADATA"], "orbax"),
+    "arrays without a tree": (["params.w/.zarray", "params.w/0.0"], "orbax"),
+    "keras": (["config.json", "metadata.json", "model.weights.h5"], "keras-folder"),
+    "model": (["config.json", "pytorch_model.bin"], "model-folder"),
+    "one rank": (["consolidated.00.pth"], "model-folder"),
+}
+
+
+def filled(folder, names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        write(folder / name, b"")
+    return folder
+
+
+@pytest.mark.parametrize(("names", "expected"), FOLDERS.values(), ids=FOLDERS)
+def test_folder_is_told_by_its_files(tmp_path, names, expected):
+    assert loaders.detect(filled(tmp_path, names)) == expected
+
+
+UNREAD_FOLDERS = {
+    "distributed": ([".metadata", "__0_0.distcp"], "a distributed PyTorch checkpoint"),
+    "SavedModel": (["saved_model.pb", "variables/x"], "a TensorFlow SavedModel"),
+    "ranks": (["consolidated.00.pth", "consolidated.01.pth"], "tensor-parallel"),
+}
+
+
+@pytest.mark.parametrize(("names", "match"), UNREAD_FOLDERS.values(), ids=UNREAD_FOLDERS)
+def test_folder_known_and_not_read(tmp_path, names, match):
+    with pytest.raises(errors.UnsupportedError, match=match):
+        loaders.load(filled(tmp_path, names))
+
+
+def test_an_option_of_another_format(tmp_path):
+    path = write(tmp_path / "x", {"a": random_array("F32", (2,))})
+    with pytest.raises(wwfunc.OptionError, match="a safetensors file has no option 'key'"):
+        loaders.load(path, key="ema")
+
+
+def test_each_reader_is_public():
+    readers = {format.reader.partition(".")[2] for format in loaders.FORMATS.values()}
+    public = {name for name in loaders.__all__ if name.startswith("load_")}
+    assert public == readers | {"load_lora"}, "factors of adapters come in files of several formats"
+    for name in loaders.__all__:
+        assert getattr(loaders, name).__doc__, name
 
 
 UNREADABLE = {
@@ -110,7 +204,7 @@ def test_pipe_is_refused_and_not_waited_for(tmp_path):
 
 
 def test_index_is_known_by_its_name(tmp_path):
-    path = write(tmp_path / "x.safetensors.index.json", encoded({}))
+    path = write(tmp_path / "x.safetensors.index.json", "weights")
     with pytest.raises(errors.ShardError, match="not valid JSON"):
         loaders.load(path)
 

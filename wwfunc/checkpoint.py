@@ -105,7 +105,7 @@ class Checkpoint(Mapping[str, Any]):
     config
         The model's configuration, where the checkpoint has one (`config.json`).
     hints
-        Name pattern (`fnmatch`) to `TensorHint`; the last pattern that fits decides.
+        Tensor name, or name pattern (`fnmatch`), to `TensorHint`; the last that fits decides.
     source
         Where it was read from, for messages; None for tensors in memory.
     """
@@ -125,6 +125,9 @@ class Checkpoint(Mapping[str, Any]):
         self.metadata = MappingProxyType(dict(metadata or {}))
         self.config = MappingProxyType(dict(config or {}))
         self.hints = MappingProxyType(dict(hints or {}))
+        self._rank = {key: rank for rank, key in enumerate(self.hints)}
+        # A loader gives one hint a tensor: only true patterns are tried one after the other.
+        self._patterns = [k for k in self.hints if k not in tensors and set(k) & set("*?[")][::-1]
         self.source = source
         object.__setattr__(self, "_sealed", True)
         register_pytree()
@@ -160,9 +163,12 @@ class Checkpoint(Mapping[str, Any]):
         )
 
     def hint(self, name: str) -> TensorHint | None:
-        """The last hint whose pattern fits `name`, or None."""
-        fitting = [hint for pattern, hint in self.hints.items() if fnmatchcase(name, pattern)]
-        return fitting[-1] if fitting else None
+        """The last hint that fits `name`, or None."""
+        for pattern in self._patterns:
+            if pattern == name or fnmatchcase(name, pattern):
+                own = name if self._rank.get(name, -1) > self._rank[pattern] else pattern
+                return self.hints[own]
+        return self.hints.get(name)
 
     def with_hints(self, hints: Mapping[str, TensorHint]) -> Checkpoint:
         """The same checkpoint with `hints` on top of its own."""

@@ -51,10 +51,17 @@ ELEMENT_TYPES = (
     _row("F32", "float32", np.float32, 32),
     _row("F64", "float64", np.float64, 64),
     _row("C64", "complex64", np.complex64, 64),
+    _row("", "complex128", np.complex128, 128),
+    _row("", "", ml_dtypes.int4, 4),
+    _row("", "", ml_dtypes.uint4, 4),
+    _row("", "", ml_dtypes.float8_e3m4, 8),
+    _row("", "", ml_dtypes.float8_e4m3, 8),
+    _row("", "", ml_dtypes.float8_e4m3b11fnuz, 8),
 )
 
-BY_SAFETENSORS_NAME = {row.safetensors: row for row in ELEMENT_TYPES}
+BY_SAFETENSORS_NAME = {row.safetensors: row for row in ELEMENT_TYPES if row.safetensors}
 BY_TORCH_NAME = {row.torch: row for row in ELEMENT_TYPES if row.torch}
+BY_NUMPY_NAME = {row.dtype.name: row for row in ELEMENT_TYPES}
 
 
 def is_real_float(dtype: np.dtype) -> bool:

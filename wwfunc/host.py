@@ -50,6 +50,19 @@ def eigenvalues(gram_stack: np.ndarray) -> np.ndarray:
     return evals
 
 
+def low_rank(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Eigenvalues (min(n, m),) of W^T W for W = left @ right, ascending, without forming W.
+
+    With left = Q1 R1 and right^T = Q2 R2 they are those of the r x r core R1 R2^T, and zeros.
+    """
+    cores = [np.asarray(np.linalg.qr(side, mode="r")) for side in (left, right.T)]
+    core = cores[0] @ cores[1].T
+    found = eigenvalues(grams(core[None] if core.shape[0] >= core.shape[1] else core.T[None]))[0]
+    evals = np.zeros(min(left.shape[0], right.shape[1]))
+    evals[len(evals) - len(found) :] = found
+    return evals
+
+
 def pooled(evals: np.ndarray, rows: int, scale: float = 1.0) -> ESD:
     """One ascending spectrum of all slices times scale^2, with its rounding floor."""
     spectrum = np.sort(evals, axis=None) * scale**2

@@ -128,7 +128,7 @@ def _named(words: Iterable[str], leaf: Any) -> tuple[str, Handle]:
     if isinstance(leaf, np.ma.MaskedArray):
         raise InputError(f"{name!r} is a masked array: fill or drop what is masked")
     torch_name = _torch_name(leaf)
-    if torch_name and torch_name not in BY_TORCH_NAME:
+    if torch_name and torch_name not in BY_TORCH_NAME and torch_name not in _QUANTISED:
         raise InputError(f"the tensor {name!r} of {leaf.dtype} cannot be read")
     if not torch_name and not _holds_numbers(leaf):
         raise InputError(f"{name!r} is a {type(leaf).__name__}, which holds no array to read")
@@ -139,6 +139,9 @@ def _torch_name(leaf: Any) -> str:
     """`bfloat16` of `torch.bfloat16`; empty for a dtype that is not torch's."""
     prefix, _, name = str(leaf.dtype).rpartition(".")
     return name if prefix == "torch" else ""
+
+
+_QUANTISED = ("qint8", "quint8", "qint32")
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,7 +156,8 @@ class TorchHandle:
 
     @property
     def dtype(self) -> np.dtype:
-        return BY_TORCH_NAME[_torch_name(self.tensor)].dtype
+        name = _torch_name(self.tensor)
+        return np.dtype(np.float32) if name in _QUANTISED else BY_TORCH_NAME[name].dtype
 
     @property
     def nbytes(self) -> int:
@@ -161,13 +165,18 @@ class TorchHandle:
 
     @property
     def key(self) -> Hashable:
-        start = self.tensor.data_ptr()
+        strided = str(self.tensor.layout) == "torch.strided"
+        start = self.tensor.data_ptr() if strided else 0
         if not start:  # on the meta device there is no memory that could be shared
             return id(self.tensor)
         return start, self.shape, tuple(self.tensor.stride()), self.dtype.name
 
     def read(self, rows: slice = slice(None)) -> np.ndarray:
         part = self.tensor.detach()
+        if _torch_name(part) in _QUANTISED:
+            part = part.dequantize()
+        if str(part.layout) != "torch.strided":
+            part = part.to_dense()
         part = (part[rows] if self.shape else part).cpu()
         if self.dtype.type.__module__ != "numpy":  # bf16 and fp8: through float32, which holds them
             return np.asarray(part.float().numpy()).astype(self.dtype)

@@ -10,6 +10,7 @@ import numpy as np
 
 from wwfunc import host, matrices
 from wwfunc.layers.layer import Layer, Task
+from wwfunc.lowrank import LowRank
 from wwfunc.spectrum import ESD, esd
 
 
@@ -24,7 +25,7 @@ class Spectrum:
 
 def on_host(batch: Sequence[Task]) -> list[Spectrum]:
     """Spectra of layers with one smaller side, by one call of LAPACK where nothing goes wrong."""
-    if len(batch) > 1:
+    if len(batch) > 1 and not any(isinstance(task.handle, LowRank) for task in batch):
         try:
             return _together(batch)
         except Exception:  # whose fault it is shows when each layer is tried alone
@@ -56,6 +57,9 @@ def _attempt(task: Task, compute: Callable[[Task], ESD]) -> Spectrum:
 
 
 def _by_lapack(task: Task) -> ESD:
+    if isinstance(task.handle, LowRank) and task.layer.rf == 1:
+        few = host.low_rank(*task.handle.factors())
+        return host.pooled(few, task.layer.N, matrices.scale(task.hint))
     # The tensor is read again for each portion: while LAPACK works, nothing holds its pages.
     parts = host.portions(task.layer.rf, task.layer.M)
     evals = [host.eigenvalues(host.grams(_stack(task)[part])) for part in parts]
@@ -69,4 +73,6 @@ def _by_jax(task: Task) -> ESD:
 
 
 def _stack(task: Task) -> np.ndarray:
-    return matrices.unfold(task.handle.read(), task.hint)
+    tensor = task.handle.read()
+    native = tensor.dtype.newbyteorder("=")  # JAX takes no other
+    return matrices.unfold(tensor.astype(native, copy=False), task.hint)

@@ -15,7 +15,7 @@ def run(arguments: argparse.Namespace) -> int:
     common.check_outputs(arguments.output)
     with show.progress_bar(not arguments.quiet) as progress:
         analysis = analyze(
-            arguments.path,
+            common.open_model(arguments),
             threads=arguments.threads,
             progress=progress,
             **common.given_options(arguments),

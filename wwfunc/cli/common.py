@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from wwfunc.analysis import Analysis
+from wwfunc.checkpoint import Checkpoint
+from wwfunc.opening import load
 from wwfunc.tables import check_writable, write_table
 
 _OPTIONS = (
@@ -21,6 +23,12 @@ _OPTIONS = (
     "threshold",
     "small_sample",
 )
+
+
+def open_model(arguments: argparse.Namespace) -> Checkpoint:
+    """The checkpoint at the path on the command line."""
+    chosen = {} if arguments.key is None else {"key": arguments.key}
+    return load(arguments.path, **chosen, **({"inert": True} if arguments.inert else {}))
 
 
 def given_options(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from wwfunc.pipeline import describe
 def run(arguments: argparse.Namespace) -> int:
     """Print the layers and how much they cover, write the files that were asked for."""
     common.check_outputs(arguments.output)
-    analysis = describe(arguments.path, **common.given_options(arguments))
+    analysis = describe(common.open_model(arguments), **common.given_options(arguments))
     if not arguments.quiet:
         console = show.console()
         console.print(show.description_table(analysis, console.width))

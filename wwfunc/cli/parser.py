@@ -58,7 +58,11 @@ def _add_describe(commands: argparse._SubParsersAction[argparse.ArgumentParser])
 
 
 def _add_selection(command: argparse.ArgumentParser) -> None:
-    command.add_argument("path", metavar="PATH", help="safetensors file, index, or model folder")
+    command.add_argument("path", metavar="PATH", help="checkpoint file or folder of any format")
+    command.add_argument("--key", help="which model, where a file holds several: ema, generator")
+    command.add_argument(
+        "--inert", action="store_true", help="keep unknown objects of a pickle as descriptions"
+    )
     group = command.add_argument_group("selection")
     group.add_argument(
         "--layers",

@@ -11,19 +11,28 @@ WEIGHT_PARTS = ("weight", "kernel", "embedding")
 """Last parts that say no more than "the weight of this layer"."""
 
 _ROLES: tuple[tuple[Role, str], ...] = (
-    ("qkv", r"qkv(_proj)?|query_key_value|c_attn|in_proj(_weight)?|wqkv"),
-    ("q", r"q(_proj|_lin)?|query|to_q|wq"),
-    ("k", r"k(_proj|_lin)?|key|to_k|wk"),
-    ("v", r"v(_proj|_lin)?|value|to_v|wv"),
+    ("qkv", r"(attn_)?qkv(_proj)?|query_key_value|c_attn|in_proj(_weight)?|wqkv"),
+    ("q", r"(attn_)?q(_proj|_lin)?|query|to_q|wq"),
+    ("k", r"(attn_)?k(_proj|_lin)?|key|to_k|wk"),
+    ("v", r"(attn_)?v(_proj|_lin)?|value|to_v|wv"),
     (
         "o",
-        r"(o|out)(_proj|_lin)?|to_out(\.0)?|\w*(attention|attn)\.(wo|output\.dense|dense|c_proj|proj)",
+        r"(o|out)(_proj|_lin)?|attn_output|to_out(\.0)?|\w*(attention|attn)\.(wo|output\.dense|dense|c_proj|proj)",
     ),
-    ("gate_up", r"gate_up_proj"),
-    ("gate", r"gate_proj|w1|wi_0"),
-    ("up", r"up(_proj)?|w3|fc1|c_fc|dense_h_to_4h|wi(_1)?|lin1|intermediate\.dense|linear1"),
-    ("down", r"down(_proj)?|w2|wo|fc2|mlp\.c_proj|dense_4h_to_h|lin2|output\.dense|linear2"),
-    ("embed", r"(\w*_)?embeddings?|embed(_tokens|_in|_positions)?|token_embd|shared|wte|wpe"),
+    ("gate_up", r"gate_up_proj|ffn_gate_up"),
+    ("gate", r"gate_proj|w1|wi_0|ffn_gate(_shexp)?"),
+    (
+        "up",
+        r"up(_proj)?|ffn_up(_shexp)?|w3|fc1|c_fc|dense_h_to_4h|wi(_1)?|lin1|intermediate\.dense|linear1",
+    ),
+    (
+        "down",
+        r"down(_proj)?|ffn_down(_shexp)?|w2|wo|fc2|mlp\.c_proj|dense_4h_to_h|lin2|output\.dense|linear2",
+    ),
+    (
+        "embed",
+        r"(\w*_)?embeddings?|embed(_tokens|_in|_positions)?|(token|position)_embd|shared|wte|wpe",
+    ),
     ("head", r"lm_head|embed_out|head|score|(\w*_)?classifier|output_projection"),
 )
 _ROLE_PATTERNS = tuple((role, re.compile(rf"(.*\.)?({words})")) for role, words in _ROLES)

@@ -70,7 +70,7 @@ _QUANT_STATE = re.compile(r"\.quant_state\.")
 _SCALE = re.compile(r"(^|_)scale(s|_|$)")
 _ADAPTERS = re.compile(
     r"(^|\.)(lora_([ABEab]|down|up|mid|embedding_[AB]|magnitude_vector|linear_layer)|\w+_lora|"
-    r"(hada|lokr|vera|ia3|b?oft)_\w+|dora_scale)(\.|$)"
+    r"(hada|lokr|vera|ia3|b?oft)_\w+|dora_scale|token_adapter|trainable_tokens_\w+)(\.|$)"
 )
 _OPTIMISER = re.compile(
     r"(^|\.)(optim|optimizers?|optimizer_\w+|opt_state|(max_)?exp_avg(_sq)?(_row|_col)?|exp_inf|"
@@ -79,7 +79,9 @@ _OPTIMISER = re.compile(
 _FACTORS = re.compile(r"(weight|kernel)_(orig|[guv])")
 _NORM = re.compile(r"norm(_?\d+)?$")
 _FUSED = re.compile(r"(^|\.)experts\.(mlp\.)?\w+$")
-_STACKED = re.compile(r"((expert|moe)\w*(\.\w+){0,2}|(in|out)put_linear\.weight)$")
+_STACKED = re.compile(
+    r"((expert|moe)\w*(\.\w+){0,2}|(in|out)put_linear\.weight|ffn_\w+_exps\.weight)$"
+)
 _EXPERT = re.compile(r"experts?[._]\d")
 _EMBEDDING = re.compile(r"emb(e?d|eddings?|s)?(_|\d|$)|(^|_)w[tp]e$|(^|_)embed|^shared$")
 _NO_EMBEDDING = re.compile(r"embed_out|.*proj.*")
@@ -149,7 +151,7 @@ def factor(t: Facts) -> Verdict:
 
 def elementwise(t: Facts) -> Verdict:
     is_norm = t.last == "weight" and _NORM.search(t.module)
-    if is_norm or t.last in ("gamma", "A_log") or _SCALE.search(t.last):
+    if is_norm or t.last in ("gamma", "A_log", "ssm_a") or _SCALE.search(t.last):
         return Skip("acts element by element, not as a matrix", weight=True)
     return None
 
@@ -195,13 +197,14 @@ def flax_attention(t: Facts) -> Verdict:
     if len(t.shape) > 3:
         return Skip("kernels of several attention layers in one are not split yet", weight=True)
     if t.module == "out":
-        return TensorHint("dense", rows=(0, 1), cols=(2,))
-    return TensorHint("dense", rows=(0,), cols=(1, 2))
+        return TensorHint("dense", rows=(2,), cols=(0, 1))
+    return TensorHint("dense", rows=(1, 2), cols=(0,))
 
 
 def flax_dense(t: Facts) -> Verdict:
+    """(in, out): turned, a square one has the same rounding as in PyTorch's (out, in)."""
     is_dense = t.last == "kernel" and len(t.shape) == 2
-    return TensorHint("dense") if is_dense else None
+    return TensorHint("dense", rows=(1,), cols=(0,)) if is_dense else None
 
 
 def flax_conv(t: Facts) -> Verdict:
