@@ -53,6 +53,7 @@ class Format:
 
 _PICKLED = frozenset({"key", "inert"})
 _ZIPPED = _PICKLED | {"check_crc"}
+_TYPED = frozenset({"dtype"})
 
 
 def detect(path: str | Path, *, budget: Budget | None = None) -> str:
@@ -95,15 +96,15 @@ FORMATS: dict[str, Format] = {
     ),
     "torch-tar": Format("a PyTorch tar file", "torch_tar.load_torch_tar", _PICKLED),
     "pickle": Format("a Python pickle", "torch_pickle.load_pickle", _PICKLED),
-    "keras-h5": Format("a Keras HDF5 file", "keras_h5.load_keras_h5"),
-    "keras-weights": Format("a Keras weights file", "keras_weights.load_keras_weights"),
-    "keras-zip": Format("a .keras file", "keras_zip.load_keras_zip"),
-    "keras-folder": Format("an unpacked .keras folder", "keras_zip.load_keras_folder"),
-    "keras-shards": Format("an index of Keras shards", "keras_zip.load_keras_index"),
+    "keras-h5": Format("a Keras HDF5 file", "keras_h5.load_keras_h5", _TYPED),
+    "keras-weights": Format("a Keras weights file", "keras_weights.load_keras_weights", _TYPED),
+    "keras-zip": Format("a .keras file", "keras_zip.load_keras_zip", _TYPED),
+    "keras-folder": Format("an unpacked .keras folder", "keras_zip.load_keras_folder", _TYPED),
+    "keras-shards": Format("an index of Keras shards", "keras_zip.load_keras_index", _TYPED),
     "peft": Format("a PEFT adapter folder", "lora.load_peft"),
     "flax-msgpack": Format("a Flax msgpack file", "flax_msgpack.load_flax_msgpack"),
     "orbax": Format("an Orbax folder", "orbax.load_orbax", frozenset({"key"})),
-    "npz": Format("a NumPy file", "npz.load_npz", frozenset({"dtype"})),
+    "npz": Format("a NumPy file", "npz.load_npz", _TYPED),
     "gguf": Format("a GGUF file", "gguf.load_gguf"),
     "onnx": Format("an ONNX model", "onnx.load_onnx"),
 }

@@ -42,7 +42,7 @@ _STRANGERS: tuple[tuple[bytes, str], ...] = (
 )
 _PAGES = (b"<!doctype", b"<html", b"<?xml", b"<head")
 _TEXT_PICKLES = (b"(dp", b"(lp", b"(dq", b"}q", b"]q", b"ccollections\n", b"(i", b"(d", b"(l")
-_WEIGHT_MAP = re.compile(rb'"weight_map"\s*:\s*\{\s*(?:"(?:[^"\\]|\\.)*"\s*:\s*(["\[])|\})')
+_WEIGHT_MAP = re.compile(rb'"weight_map"\s*:\s*\{\s*(?:"((?:[^"\\]|\\.)*)"\s*:\s*(["\[])|\})')
 _ONNX_FIELDS = b"\x12\x1a\x22\x28\x2a\x32\x3a\x42\x72\xca"
 
 
@@ -130,14 +130,15 @@ def _by_structure(head: bytes, path: Path, size: int, budget: Budget) -> str:
 
 
 def _by_index(path: Path, size: int, budget: Budget) -> str:
-    """An index of shards gives a tensor one file; that of Keras gives a layer a list of files."""
+    """An index of shards gives a tensor one file; that of Keras gives a path a list of files."""
     if path.name.endswith(".index.json"):  # if it is damaged, let its reader name the damage
         return "shards"
     budget.check("index_bytes", size, path)
     found = _WEIGHT_MAP.search(read_bytes(path, size))
     if found is None:
         return ""
-    return "keras-shards" if found[1] == b"[" else "shards"
+    path_or_name, opening = found.groups(b"")
+    return "keras-shards" if opening == b"[" or path_or_name[:1] == b"/" else "shards"
 
 
 def _is_msgpack(head: bytes) -> bool:

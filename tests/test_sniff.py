@@ -58,6 +58,7 @@ DETECTED = {
     "ONNX": (b"\x08\x0a\x12\x07pytorch:\0", "onnx"),
     "index": ('{"metadata": {}, "weight_map": {"a\\"b": "x.safetensors"}}', "shards"),
     "Keras index": ('{"weight_map": {"/layers/dense/vars": ["x.weights.h5"]}}', "keras-shards"),
+    "Keras index of one file": ('{"weight_map": {"/layers/a/vars": "x.h5"}}', "keras-shards"),
     "safetensors": (encoded({}), "safetensors"),
 }
 

@@ -62,21 +62,21 @@ _BUFFERS = re.compile(
 )
 _PACKED = re.compile(r"qweight|weight_packed|W_q|(\w*_)?qdata|_data|compressed|(\w+_)?blocks")
 _COMPANIONS = re.compile(
-    r"qzeros|zeros?|g_idx|weight_(shape|zero_point)|(\w+_)?scales|(nested_)?absmax|SCB|"
+    r"qzeros|(\w+_)?zeros?|g_idx|weight_(shape|zero_point)|(\w+_)?scales|(nested_)?absmax|SCB|"
     r"(nested_)?quant_map|_(scale|shift|zeropoint)|\w*(weight|kernel|input|output|proj)_(\w+_)?scale\w*|"
     r"[qkv]_scale|scale_(weight|input)"
 )
 _QUANT_STATE = re.compile(r"\.quant_state\.")
 _SCALE = re.compile(r"(^|_)scale(s|_|$)")
 _ADAPTERS = re.compile(
-    r"(^|\.)(lora_([ABEab]|down|up|mid|embedding_[AB]|magnitude_vector|linear_layer)|\w+_lora|"
-    r"(hada|lokr|vera|ia3|b?oft)_\w+|dora_scale|token_adapter|trainable_tokens_\w+)(\.|$)"
+    r"(^|\.)(lora_([ABEab]|down|up|mid|embedding_[AB]|(kernel|embeddings)_[ab]|magnitude_vector|"
+    r"linear_layer)|\w+_lora|(hada|lokr|vera|ia3|b?oft)_\w+|dora_scale|token_adapter|trainable_tokens_\w+)(\.|$)"
 )
 _OPTIMISER = re.compile(
     r"(^|\.)(optim|optimizers?|optimizer_\w+|opt_state|(max_)?exp_avg(_sq)?(_row|_col)?|exp_inf|"
     r"momentum_buffer|square_avg|grad_avg|acc_delta|adam_[mv])(\.|$)"
 )
-_FACTORS = re.compile(r"(weight|kernel)_(orig|[guv])")
+_FACTORS = re.compile(r"(weight|kernel)_(orig|[guv])|vector_u")
 _NORM = re.compile(r"norm(_?\d+)?$")
 _FUSED = re.compile(r"(^|\.)experts\.(mlp\.)?\w+$")
 _STACKED = re.compile(
