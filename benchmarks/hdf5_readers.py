@@ -59,13 +59,13 @@ def damaged(content: bytes, seed: int) -> bytes:
 
 
 def own_read(path: Path) -> int:
-    from loaders.keras_weights import load_keras_weights
+    from loaders.keras.weights_h5 import load_keras_weights
 
     return sum(handle.read().size for handle in load_keras_weights(path).values())
 
 
 def own_open(path: Path) -> int:
-    from loaders.keras_weights import load_keras_weights
+    from loaders.keras.weights_h5 import load_keras_weights
 
     return len(load_keras_weights(path))
 

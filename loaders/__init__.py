@@ -13,10 +13,10 @@ from wwfunc.checkpoint import Checkpoint
 
 from .budget import Budget
 from .formats import FORMATS, detect
-from .lora_files import load_lora, with_changes
-from .lora_names import is_adapter
+from .lora.files import load_lora, with_changes
+from .lora.names import is_adapter
 
-_READERS = {format.reader.partition(".")[2]: format for format in FORMATS.values()}
+_READERS = {format.reader.rpartition(".")[2]: format for format in FORMATS.values()}
 
 __all__ = [
     "FORMATS",

@@ -41,7 +41,7 @@ class Format:
     @property
     def function(self) -> Callable[..., Checkpoint]:
         """The reader, imported now."""
-        module, _, name = self.reader.partition(".")
+        module, _, name = self.reader.rpartition(".")
         function: Callable[..., Checkpoint] = getattr(
             import_module(f".{module}", __package__), name
         )
@@ -89,23 +89,23 @@ FORMATS: dict[str, Format] = {
     "safetensors": Format("a safetensors file", "safetensors.load_safetensors"),
     "shards": Format("an index of shards", "shards.load_shards"),
     "model-folder": Format("a model folder", "folders.load_folder", _ZIPPED | {"dtype"}),
-    "torch-zip": Format("a PyTorch file", "torch_zip.load_torch_zip", _ZIPPED),
-    "torchscript": Format("a TorchScript file", "torch_zip.load_torch_zip", _ZIPPED),
+    "torch-zip": Format("a PyTorch file", "pytorch.zip.load_torch_zip", _ZIPPED),
+    "torchscript": Format("a TorchScript file", "pytorch.zip.load_torch_zip", _ZIPPED),
     "torch-legacy": Format(
-        "a PyTorch file of the legacy format", "torch_legacy.load_torch_legacy", _PICKLED
+        "a PyTorch file of the legacy format", "pytorch.legacy.load_torch_legacy", _PICKLED
     ),
-    "torch-tar": Format("a PyTorch tar file", "torch_tar.load_torch_tar", _PICKLED),
-    "pickle": Format("a Python pickle", "torch_pickle.load_pickle", _PICKLED),
-    "keras-h5": Format("a Keras HDF5 file", "keras_h5.load_keras_h5", _TYPED),
-    "keras-weights": Format("a Keras weights file", "keras_weights.load_keras_weights", _TYPED),
-    "keras-zip": Format("a .keras file", "keras_zip.load_keras_zip", _TYPED),
-    "keras-folder": Format("an unpacked .keras folder", "keras_zip.load_keras_folder", _TYPED),
-    "keras-shards": Format("an index of Keras shards", "keras_zip.load_keras_index", _TYPED),
-    "peft": Format("a PEFT adapter folder", "lora.load_peft"),
-    "flax-msgpack": Format("a Flax msgpack file", "flax_msgpack.load_flax_msgpack"),
-    "orbax": Format("an Orbax folder", "orbax.load_orbax", frozenset({"key"})),
+    "torch-tar": Format("a PyTorch tar file", "pytorch.tar.load_torch_tar", _PICKLED),
+    "pickle": Format("a Python pickle", "pytorch.plain_pickle.load_pickle", _PICKLED),
+    "keras-h5": Format("a Keras HDF5 file", "keras.h5.load_keras_h5", _TYPED),
+    "keras-weights": Format("a Keras weights file", "keras.weights_h5.load_keras_weights", _TYPED),
+    "keras-zip": Format("a .keras file", "keras.zip.load_keras_zip", _TYPED),
+    "keras-folder": Format("an unpacked .keras folder", "keras.zip.load_keras_folder", _TYPED),
+    "keras-shards": Format("an index of Keras shards", "keras.zip.load_keras_index", _TYPED),
+    "peft": Format("a PEFT adapter folder", "lora.peft.load_peft"),
+    "flax-msgpack": Format("a Flax msgpack file", "flax.msgpack.load_flax_msgpack"),
+    "orbax": Format("an Orbax folder", "orbax.tree.load_orbax", frozenset({"key"})),
     "npz": Format("a NumPy file", "npz.load_npz", _TYPED),
-    "gguf": Format("a GGUF file", "gguf.load_gguf"),
-    "onnx": Format("an ONNX model", "onnx.load_onnx"),
+    "gguf": Format("a GGUF file", "gguf.file.load_gguf"),
+    "onnx": Format("an ONNX model", "onnx.model.load_onnx"),
 }
 """By the name that `detect` gives."""

@@ -112,7 +112,7 @@ def _has_user_block(path: Path, size: int) -> bool:
 
 
 def _in_hdf5(path: Path, budget: Budget) -> str:
-    from .keras_h5 import layout_of
+    from .keras.h5 import layout_of
 
     return layout_of(path, budget)
 

@@ -158,7 +158,7 @@ def test_an_option_of_another_format(tmp_path):
 
 
 def test_each_reader_is_public():
-    readers = {format.reader.partition(".")[2] for format in loaders.FORMATS.values()}
+    readers = {format.reader.rpartition(".")[2] for format in loaders.FORMATS.values()}
     public = {name for name in loaders.__all__ if name.startswith("load_")}
     assert public == readers | {"load_lora"}, "factors of adapters come in files of several formats"
     for name in loaders.__all__:

@@ -16,7 +16,7 @@ from gguf_files import BOOL, F32, F64, I8, I16, I64, TEXT, U16, U64, File, small
 
 import loaders
 from loaders import errors
-from loaders.gguf import load_gguf
+from loaders.gguf.file import load_gguf
 from wwfunc.checkpoint import TensorHint
 from wwfunc.layers.find import find
 

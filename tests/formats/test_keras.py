@@ -19,8 +19,8 @@ from files import write
 
 import loaders
 from loaders import errors
-from loaders.keras_h5 import layout_of
-from loaders.keras_layers import Weight, hint, kind_of, meanings
+from loaders.keras.h5 import layout_of
+from loaders.keras.layers import Weight, hint, kind_of, meanings
 from wwfunc import OptionError, TensorHint
 from wwfunc.layers.find import find
 

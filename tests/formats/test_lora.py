@@ -13,7 +13,7 @@ from files import write
 import loaders
 import wwfunc
 from loaders import errors
-from loaders.lora import is_adapter, load_peft
+from loaders.lora.peft import is_adapter, load_peft
 from wwfunc.lowrank import LowRank
 
 FIXTURES = Path(__file__).resolve().parent.parent / "fixtures" / "lora"

@@ -13,7 +13,7 @@ from files import encoded, write
 import loaders
 import wwfunc
 from loaders import errors
-from loaders.lora_files import load_lora
+from loaders.lora.files import load_lora
 from wwfunc.lowrank import LowRank
 
 RNG = np.random.default_rng(0)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loaders.errors import AdapterError, BudgetError
-from loaders.patterns import compile_all
+from loaders.lora.patterns import compile_all
 
 PATH = Path("adapter_config.json")
 

@@ -19,7 +19,7 @@ from jax_trees import cut_tree, every_type, msgpack_tree, ramp
 from test_safetensors import same
 
 from loaders import Budget, errors
-from loaders.flax_msgpack import load_flax_msgpack as load
+from loaders.flax.msgpack import load_flax_msgpack as load
 from wwfunc.errors import CheckpointError
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures" / "jax"

@@ -38,7 +38,7 @@ from onnx_files import (
 
 import loaders
 from loaders import errors
-from loaders.onnx import load_onnx
+from loaders.onnx.model import load_onnx
 from wwfunc.checkpoint import TensorHint
 from wwfunc.layers.find import find
 

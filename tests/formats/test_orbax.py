@@ -35,9 +35,9 @@ from jax_files import (
 from jax_trees import cut_tree, orbax_tree, ramp
 from test_safetensors import same
 
-import loaders.crc32c
+import loaders.orbax.crc32c
 from loaders import Budget, errors
-from loaders.orbax import load_orbax as load
+from loaders.orbax.tree import load_orbax as load
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures" / "jax"
 LAYOUTS = ["zarr2", "zarr3", "ocdbt", "ocdbt_zarr3"]
@@ -257,7 +257,7 @@ def test_tree_of_many_nodes_that_tensorstore_writes(tmp_path):
 @pytest.mark.parametrize("size", [0, 1, 3, 255, 256, 257, 4095, 5000])
 def test_crc_is_that_of_the_polynomial(size):
     data = np.random.default_rng(size).integers(0, 256, size, np.uint8).tobytes()
-    assert loaders.crc32c.crc32c(data) == crc32c(data)
+    assert loaders.orbax.crc32c.crc32c(data) == crc32c(data)
 
 
 H, T, L = errors.HeaderError, errors.TruncatedError, errors.LayoutError

@@ -19,9 +19,9 @@ from pickles import call, code, mapping, name, new, op, persistent, pickled
 
 from loaders import Budget
 from loaders.errors import BudgetError, PickleError, UnsafeGlobalError
-from loaders.pickle_bytes import bytes_of
-from loaders.pickle_machine import PickleMachine
-from loaders.pickle_nodes import Blob, Global, Instance, Persistent, TupleKey
+from loaders.pickles.byte_strings import bytes_of
+from loaders.pickles.machine import PickleMachine
+from loaders.pickles.nodes import Blob, Global, Instance, Persistent, TupleKey
 from wwfunc.errors import CheckpointError
 
 HERE = Path("x.pt")

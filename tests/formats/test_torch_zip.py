@@ -20,7 +20,7 @@ from zips import write_zip
 import loaders
 import wwfunc
 from loaders import errors
-from loaders.torch_zip import load_torch_zip, read_tensors
+from loaders.pytorch.zip import load_torch_zip, read_tensors
 
 FIXTURES = Path(__file__).resolve().parent.parent / "fixtures" / "torch"
 GRID = np.arange(6, dtype=np.float32).reshape(2, 3)
@@ -302,7 +302,7 @@ def test_a_hole_of_two_gigabytes(tmp_path):
     path = torch_zip(tmp_path / "x.pt", tree, {"0": 4 * count})
     assert path.stat().st_size > 4 * count
     script = (
-        "import resource, sys, time, loaders, loaders.torch_zip\n"
+        "import resource, sys, time, loaders, loaders.pytorch.zip\n"
         "used = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "before, start = used(), time.perf_counter()\n"
         "handle = loaders.load(sys.argv[1])['w']\n"

@@ -10,8 +10,8 @@ import pytest
 from gguf import GGMLQuantizationType as Types
 
 import wwfunc
-from loaders.gguf import load_gguf
-from loaders.gguf_types import TYPES
+from loaders.gguf.file import load_gguf
+from loaders.gguf.types import TYPES
 
 QUANTISED = [kind for kind in Types if kind in TYPES and TYPES[kind].dtype is None]
 

@@ -16,7 +16,7 @@ from transformers.pytorch_utils import Conv1D
 
 import loaders
 import wwfunc
-from loaders.lora_files import load_lora
+from loaders.lora.files import load_lora
 from wwfunc.lowrank import LowRank
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -8,8 +8,8 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from loaders.onnx import load_onnx
-from loaders.onnx_tensors import ELEMENTS
+from loaders.onnx.model import load_onnx
+from loaders.onnx.tensors import ELEMENTS
 from wwfunc.layers.find import find
 
 SHAPES = [(3, 5), (2, 3, 4), (), (7,), (0, 4)]

@@ -33,7 +33,7 @@ from jax_files import (
 )
 
 from loaders import errors
-from loaders.orbax import load_orbax
+from loaders.orbax.tree import load_orbax
 from wwfunc.errors import CheckpointError
 
 H, T, L, B = errors.HeaderError, errors.TruncatedError, errors.LayoutError, errors.BudgetError

@@ -1,0 +1,1 @@
+"""Flax's msgpack files: their structure is scanned, their arrays stay where they are."""

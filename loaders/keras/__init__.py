@@ -1,0 +1,1 @@
+"""Keras's files of weights and models, over the HDF5 reader in `hdf5`."""

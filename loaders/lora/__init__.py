@@ -1,0 +1,1 @@
+"""Low-rank adapters: pairs of factors by name, their scales, the changes that they make."""

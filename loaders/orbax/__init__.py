@@ -1,0 +1,1 @@
+"""Orbax checkpoints: folders, the OCDBT store, zarr arrays."""

@@ -1,0 +1,1 @@
+"""PyTorch's files of four ages, over the pickle machine in `pickles`."""
