@@ -91,7 +91,8 @@ def make(name: str, case: int, folder: Path) -> Path:
         target.write_bytes(mutated(source.read_bytes(), rng))
         return target
     shutil.copytree(source, target)
-    files = sorted(path for path in target.rglob("*") if path.is_file())
+    stem = "" if source is seed else seed.name.split(".")[0]
+    files = sorted(p for p in target.rglob(f"{stem}*") if p.is_file())
     for path in rng.sample(files, min(len(files), rng.choice((1, 1, 1, 2)))):
         path.write_bytes(mutated(path.read_bytes(), rng))
     return target if source is seed else target / seed.name

@@ -6,6 +6,7 @@ import io
 import json
 import pickletools
 import struct
+import tarfile
 import zipfile
 from random import Random
 
@@ -19,7 +20,9 @@ _METADATA = 1 << 14
 
 def mutated(data: bytes, rng: Random) -> bytes:
     """`data` damaged once in its structure, or once to eight times in its bytes, or both."""
-    zipped = data[:2] == b"PK"  # whose checksums hide from a reader what random bytes would do
+    zipped = (
+        data[:2] == b"PK" or data[257:262] == b"ustar"
+    )  # whose checksums hide from a reader what random bytes would do
     if rng.random() < (0.9 if zipped else 0.6):
         data = in_structure(data, rng)
     if rng.random() < (0.2 if zipped else 0.6):
@@ -73,17 +76,8 @@ _BYTE_DAMAGE = (_flip, _flip, _replace, _integer, _integer, _move, _repeat, _del
 
 def in_structure(data: bytes, rng: Random) -> bytes:
     """Damage that keeps checksums, lengths and syntax right, so that it reaches further in."""
-    if data[:2] == b"PK":
-        return _in_zip(data, rng)
-    if data[8:9] == b"{":
-        return _in_safetensors(data, rng)
-    if data[:1] == b"{":
-        return _in_json(data, rng)
-    if data[:1] == b"\x80":
-        return _in_pickle(data, rng)
-    if data[:1] and 0x81 <= data[0] <= 0x8F:
-        return _in_msgpack(data, rng)
-    return _in_fields(data, rng)
+    known = (damage for fits, damage in _STRUCTURES if fits(data))
+    return next(known, _in_fields)(data, rng)
 
 
 def _in_fields(data, rng):
@@ -115,6 +109,22 @@ def _in_zip(data, rng):
         for name, content in members:
             with archive.open(zipfile.ZipInfo(name), "w") as entry:
                 entry.write(content)
+    return buffer.getvalue()
+
+
+def _in_tar(data, rng):
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+            members = [(info, archive.extractfile(info).read()) for info in archive]
+    except (tarfile.TarError, AttributeError, EOFError, ValueError):
+        return in_bytes(data, rng)
+    chosen = rng.randrange(max(1, len(members)))
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for at, (info, content) in enumerate(members):
+            damaged = mutated(content, rng) if at == chosen else content
+            info.size = len(damaged)
+            archive.addfile(info, io.BytesIO(damaged))
     return buffer.getvalue()
 
 
@@ -185,3 +195,13 @@ def _in_pickle(data, rng):
     else:
         pieces[at] = pieces[at][:1] + in_bytes(pieces[at][1:] or b"\0", rng)
     return b"".join(pieces) + data[ends[-1] :]
+
+
+_STRUCTURES = (
+    (lambda data: data[:2] == b"PK", _in_zip),
+    (lambda data: data[257:262] == b"ustar", _in_tar),
+    (lambda data: data[8:9] == b"{", _in_safetensors),
+    (lambda data: data[:1] == b"{", _in_json),
+    (lambda data: data[:1] == b"\x80", _in_pickle),
+    (lambda data: b"\x81" <= data[:1] <= b"\x8f", _in_msgpack),
+)
