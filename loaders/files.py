@@ -56,7 +56,7 @@ class FileBytes:
     def read(self, what: str) -> np.ndarray:
         """The bytes; `what` names them in messages."""
         if not self.nbytes:
-            return np.empty(0, np.uint8)
+            return np.frombuffer(b"", np.uint8)
         try:
             return np.asarray(np.memmap(self.path, np.uint8, "r", self.offset, (self.nbytes,)))
         except OSError as cause:
@@ -95,6 +95,7 @@ class MappedTensor:
         if self.stored_nbytes * 2 == math.prod(self.shape) * self.dtype.itemsize:
             packed = _unpack_nibbles(packed)
         tensor = packed.view(self.dtype).reshape(self.shape)
+        tensor.flags.writeable = False
         return tensor[rows] if self.shape else tensor
 
 

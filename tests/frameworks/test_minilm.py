@@ -32,6 +32,7 @@ def test_torch(tmp_path, arrays, reference, zipped):
     minilm.check(tmp_path / "model.pt", arrays, reference)
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras's own
 @pytest.mark.parametrize("suffix", ["keras", "h5", "weights.h5"])
 def test_keras(tmp_path, arrays, reference, suffix):
     layers = minilm.dense(arrays)
