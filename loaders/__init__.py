@@ -77,8 +77,8 @@ def load(path: str | Path, *, budget: Budget | None = None, **options: Any) -> C
     >>> len(loaders.load("examples/digits.safetensors"))
     18
     """
-    path = Path(path)
     name = detect(path, budget=budget)
+    path = Path(path)
     found = FORMATS[name].load(path, budget, options)
     if name == "peft" or not is_adapter(found):
         return found

@@ -219,7 +219,7 @@ def _name(raw: bytes, flags: int, path: Path) -> str:
     except UnicodeDecodeError:
         raise ArchiveError(f"{path}: an entry's name is not UTF-8: {brief(raw)}") from None
     parts = name.removesuffix("/").split("/")
-    if not name or set(name) & set("\\\0:") or not all(parts) or {".", ".."} & set(parts):
+    if not name or set(name) & set("\\\0") or not all(parts) or {".", ".."} & set(parts):
         raise ArchiveError(f"{path}: an entry has the name {brief(name)}, which is no plain path")
     return name
 

@@ -50,9 +50,10 @@ class Budget:
         """Raise `BudgetError` if `asked` is over the limit of that name."""
         allowed = getattr(self, limit)
         if asked > allowed:
+            words = "levels of nesting" if limit == "nesting" else limit.replace("_", " ")
             raise BudgetError(
-                f"{path}: {asked:,} {limit.replace('_', ' ')} are over the budget of {allowed:,}; "
-                f"if you trust the file, raise it: load(path, budget=Budget({limit}={asked}))"
+                f"{path}: {asked:,} {words} are over the budget of {allowed:,}; if you trust the "
+                f"file, raise it to that or more: load(path, budget=Budget({limit}={asked}))"
             )
 
     def check_expansion(self, nbytes: int, stored: int, path: Path) -> None:

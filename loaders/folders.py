@@ -20,15 +20,13 @@ _PROBES = tuple(
     for pattern in (
         r"model\.safetensors\.index\.json",
         r"model\.safetensors",
-        r"model\.\w+\.safetensors\.index\.json",
+        r"model(\.\w+)?\.safetensors\.index(\.\w+)?\.json",
         r"model\.\w+\.safetensors",
-        r"diffusion_pytorch_model\.safetensors\.index\.json",
-        r"diffusion_pytorch_model\.safetensors",
-        r"diffusion_pytorch_model\.\w+\.safetensors",
+        r"diffusion_pytorch_model(\.\w+)?\.safetensors\.index(\.\w+)?\.json",
+        r"diffusion_pytorch_model(\.\w+)?\.safetensors",
         r"[^.].*\.safetensors",
-        r"pytorch_model\.bin\.index\.json",
-        r"pytorch_model\.bin",
-        r"diffusion_pytorch_model\.bin",
+        r"pytorch_model(\.\w+)?\.bin\.index(\.\w+)?\.json",
+        r"(diffusion_)?pytorch_model(\.\w+)?\.bin",
         r"flax_model\.msgpack",
         r"tf_model\.h5",
         r"[^.].*\.(pt|pth|bin|ckpt)",
@@ -105,7 +103,7 @@ def read_config(folder: Path, budget: Budget) -> dict[str, Any]:
         return {}
     size = require_file(path)
     budget.check("config_bytes", size, path)
-    return parse_object(read_bytes(path, size), path, ConfigError, budget)
+    return parse_object(read_bytes(path, size), path, ConfigError, budget, constants=True)
 
 
 def _names(folder: Path) -> list[str]:

@@ -87,8 +87,8 @@ def open_file(
 
 FORMATS: dict[str, Format] = {
     "safetensors": Format("a safetensors file", "safetensors.load_safetensors"),
-    "shards": Format("an index of shards", "shards.load_shards"),
-    "model-folder": Format("a model folder", "folders.load_folder", _ZIPPED | {"dtype"}),
+    "shards": Format("an index of shards", "shards.load_shards", _ZIPPED | _TYPED),
+    "model-folder": Format("a model folder", "folders.load_folder", _ZIPPED | _TYPED),
     "torch-zip": Format("a PyTorch file", "pytorch.zip.load_torch_zip", _ZIPPED),
     "torchscript": Format("a TorchScript file", "pytorch.zip.load_torch_zip", _ZIPPED),
     "torch-legacy": Format(
@@ -101,7 +101,7 @@ FORMATS: dict[str, Format] = {
     "keras-zip": Format("a .keras file", "keras.zip.load_keras_zip", _TYPED),
     "keras-folder": Format("an unpacked .keras folder", "keras.zip.load_keras_folder", _TYPED),
     "keras-shards": Format("an index of Keras shards", "keras.zip.load_keras_index", _TYPED),
-    "peft": Format("a PEFT adapter folder", "lora.peft.load_peft"),
+    "peft": Format("a PEFT adapter folder", "lora.peft.load_peft", _ZIPPED),
     "flax-msgpack": Format("a Flax msgpack file", "flax.msgpack.load_flax_msgpack"),
     "orbax": Format("an Orbax folder", "orbax.tree.load_orbax", frozenset({"key"})),
     "npz": Format("a NumPy file", "npz.load_npz", _TYPED),

@@ -5,27 +5,31 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from wwfunc.checkpoint import Checkpoint
 
 from .budget import Budget
-from .errors import ShardError
+from .errors import BudgetError, ShardError
 from .files import read_bytes, require_file
 from .folders import read_config
 from .strict_json import brief, parse_object
 
 logger = logging.getLogger("wwfunc")
 
+_TOGETHER = 4
+_MOST_NOTES = 10_000
 _SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 
 
-def load_shards(path: str | Path, *, budget: Budget | None = None) -> Checkpoint:
+def load_shards(path: str | Path, *, budget: Budget | None = None, **options: Any) -> Checkpoint:
     """Open a sharded checkpoint by its index, `*.safetensors.index.json` or `*.bin.index.json`.
 
     The headers of all shards are read now, so that damage shows at once; the tensors are mapped
     when they are read. Every shard is a file beside the index: a name with a folder is refused.
+    `options` go to the reader of the shards.
 
     Raises
     ------
@@ -37,15 +41,18 @@ def load_shards(path: str | Path, *, budget: Budget | None = None) -> Checkpoint
     places, total = _read_index(path, budget)
     shards = sorted(set(places.values()))
     budget.check("shards", len(shards), path)
+    share = _share(budget, len(shards))
     homes: dict[str, str] = {}
     tensors: dict[str, Any] = {}
     metadata: dict[str, str] = {}
     for shard in shards:
-        found = _open_shard(path, shard, budget)
+        found = _open_shard(path, shard, share, options)
         _check_once(homes, found, path, shard)
         homes |= dict.fromkeys(found, shard)
         tensors |= found
         metadata |= found.metadata
+        if len(metadata) > _MOST_NOTES:
+            raise ShardError(f"{path}: over {_MOST_NOTES:,} texts in the metadata of the shards")
         budget.check("tensors", len(tensors), path)
     _check_places(places, homes, path)
     _compare_size(total, tensors, path)
@@ -80,20 +87,35 @@ def _check_name(tensor: str, shard: Any, path: Path) -> None:
         )
 
 
-def _open_shard(index: Path, shard: str, budget: Budget) -> Checkpoint:
+def _share(budget: Budget, shards: int) -> Budget:
+    """What one shard may ask for, so that all of them stay within a few times one file's limits."""
+    items, opcodes = (
+        min(limit, _TOGETHER * limit // shards) for limit in (budget.json_items, budget.opcodes)
+    )
+    return replace(budget, json_items=items, opcodes=opcodes)
+
+
+def _open_shard(index: Path, shard: str, share: Budget, options: dict[str, Any]) -> Checkpoint:
     from .formats import open_file
 
     if not os.path.exists(index.parent / shard):  # Path.exists raises for a name too long
         raise ShardError(f"{index}: the shard {shard!r} is missing")
     require_file(index.parent / shard)
-    return open_file(index.parent / shard, budget)
+    try:
+        return open_file(index.parent / shard, share, options)
+    except BudgetError as cause:
+        raise BudgetError(
+            f"{index}: all shards together may ask for {_TOGETHER} times the budget of one file, "
+            f"each for an equal share: {cause}"
+        ) from None
 
 
 def _check_once(homes: Mapping[str, str], found: Checkpoint, index: Path, shard: str) -> None:
-    for name in found.keys() & homes.keys():
-        raise ShardError(
-            f"{index}: tensor {brief(name)} stands in {homes[name]!r} and in {shard!r}"
-        )
+    for name in found:
+        if name in homes:
+            raise ShardError(
+                f"{index}: tensor {brief(name)} stands in {homes[name]!r} and in {shard!r}"
+            )
 
 
 def _check_places(places: Mapping[str, str], homes: Mapping[str, str], index: Path) -> None:

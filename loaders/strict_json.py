@@ -23,17 +23,22 @@ def parse_object(
     path: Path,
     error: type[CheckpointError] = HeaderError,
     budget: Budget | None = None,
+    constants: bool = False,
 ) -> dict[str, Any]:
-    """The JSON object in `text`, or `error` saying what is wrong with it."""
+    """The JSON object in `text`, or `error` saying what is wrong with it.
+
+    `constants` lets Python's own NaN and Infinity pass, which configurations have in them.
+    """
     budget = budget or Budget()
     budget.check("json_items", sum(map(text.count, _ITEMS)), path)
     escaped = b"\\u" in text
     if escaped or not text.isascii():
         budget.check("wide_json_bytes", len(text), path)
+    constant = float if constants else _refuse
     try:
         decoded = text.decode("utf-8", "strict")
         del text  # the largest documents are held but once
-        document = json.loads(decoded, object_pairs_hook=_unique, parse_constant=_refuse)
+        document = json.loads(decoded, object_pairs_hook=_unique, parse_constant=constant)
         if escaped:  # a lone surrogate is no text
             json.dumps(document, ensure_ascii=False).encode("utf-8")
     except RecursionError:

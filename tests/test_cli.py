@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from files import write
 from safetensors.numpy import save_file
 
 from wwfunc.cli import main
@@ -141,3 +142,23 @@ def test_a_terminal_sees_progress(digits_path):
     assert process.wait(timeout=120) == 0
     assert b"reading" in shown
     assert b"/9" in shown
+
+
+TRAINING = Path(__file__).parent / "fixtures" / "torch" / "training.pt"
+
+
+def test_parts_that_were_left_out_are_named(tmp_path):
+    for command in ("describe", "analyze"):
+        done = run(command, TRAINING, "--min-evals", "1", cwd=tmp_path)
+        assert "left out: optimizer_states (12 tensors); --key chooses a part" in done.stdout
+    done = run("describe", TRAINING, "--min-evals", "1", "--key", "", cwd=tmp_path)
+    assert "left out" not in done.stdout
+    assert "optimizer_states" in run("describe", TRAINING, "--key", "nowhere", cwd=tmp_path).stderr
+
+
+def test_advice_is_that_of_the_command_line(tmp_path):
+    write(tmp_path / "x.pkl", b"\x80\x02cposix\nsystem\nX\x02\0\0\0ls\x85R.")
+    done = run("analyze", tmp_path / "x.pkl", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "posix.system" in done.stderr
+    assert "tensors: --inert" in done.stderr

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 
 import numpy as np
 import pytest
 from files import encoded, framed, random_array, write
 
 import loaders
+import wwfunc
 from loaders import errors
 
 INDEX = "model.safetensors.index.json"
@@ -90,7 +92,6 @@ CONFIGS = [
     ("[1]", errors.ConfigError, "expected a JSON object, found list"),
     ("", errors.ConfigError, "not valid JSON"),
     ('{"a": 1,}', errors.ConfigError, "not valid JSON"),
-    ('{"a": NaN}', errors.ConfigError, "NaN is no JSON number"),
     ('{"a": 1, "a": 2}', errors.ConfigError, "the name 'a' stands twice"),
     ('{"a":' + "[" * 100_000, errors.ConfigError, "nested too deep"),
     (b'{"a": "\xff"}', errors.ConfigError, "codec can't decode"),
@@ -255,3 +256,67 @@ def test_another_total_size_is_a_warning(tmp_path, caplog, total):
     check(loaders.load(sharded(tmp_path, text=text)))
     expected = ["total_size is 191, the shards hold 192 bytes"] if total == 191 else []
     assert [m.partition(": ")[2] for m in caplog.messages] == expected
+
+
+VARIANTS = [
+    "model.safetensors.index.fp16.json",
+    "model.fp16.safetensors.index.json",
+    "diffusion_pytorch_model.safetensors.index.fp16.json",
+]
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_an_index_of_a_variant(tmp_path, name):
+    sharded(tmp_path)
+    (tmp_path / INDEX).rename(tmp_path / name)
+    check(loaders.load(tmp_path))
+
+
+def test_infinity_in_a_config_is_no_reason_to_refuse_the_weights(tmp_path):
+    write(tmp_path / "model.safetensors", part("a"))
+    write(tmp_path / "config.json", '{"time_step_limit": [0.0, Infinity]}')
+    assert loaders.load(tmp_path).config == {"time_step_limit": [0.0, float("inf")]}
+
+
+def test_many_shards_take_no_more_time_each(tmp_path):
+    places = {}
+    for number in range(400):
+        names = {f"t{number}.{at}": np.zeros(1, "u1") for at in range(20)}
+        write(tmp_path / f"{number}.safetensors", names)
+        places |= dict.fromkeys(names, f"{number}.safetensors")
+    write(tmp_path / INDEX, index(places))
+    start = time.process_time()
+    assert len(loaders.load(tmp_path)) == 8_000
+    assert time.process_time() - start < 2.0
+
+
+def test_shards_share_a_budget(tmp_path):
+    """Each is within the limits of a file, but not within its share of those of all."""
+    sharded(tmp_path)
+    places = dict(PLACES)
+    for number in range(8):
+        notes = {f"{number}.{at}": "" for at in range(100)}
+        write(tmp_path / f"{number}.safetensors", encoded({f"n{number}": ARRAYS["a"]}, notes))
+        places[f"n{number}"] = f"{number}.safetensors"
+    write(tmp_path / INDEX, index(places))
+    assert len(loaders.load(tmp_path, budget=loaders.Budget(json_items=2_000))) == 12
+    with pytest.raises(errors.BudgetError, match="all shards together may ask for 4 times"):
+        loaders.load(tmp_path, budget=loaders.Budget(json_items=800))
+
+
+def test_too_many_notes_in_shards(tmp_path):
+    sharded(tmp_path)
+    notes = {str(at): "" for at in range(10_001)}
+    write(tmp_path / ONE, part("bd", notes))
+    with pytest.raises(errors.ShardError, match="over 10,000 texts in the metadata"):
+        loaders.load(tmp_path)
+
+
+def test_options_reach_the_shards(tmp_path):
+    with pytest.raises(wwfunc.OptionError, match="a safetensors file has no option 'key'"):
+        loaders.load(sharded(tmp_path), key="ema")
+
+
+def test_no_path_is_no_folder():
+    with pytest.raises(errors.NotReadableError, match="an empty path"):
+        loaders.load("")

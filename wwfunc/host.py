@@ -28,10 +28,10 @@ def grams(stack: np.ndarray) -> np.ndarray:
     result = np.zeros((slices, cols, cols))
     for index, matrix in enumerate(stack):
         for start in range(0, rows, step):
-            block = np.ascontiguousarray(matrix[start : start + step], np.float64)
-            for left in range(0, cols, _PANEL):
-                panel = block[:, left : left + _PANEL]
-                with np.errstate(over="ignore", invalid="ignore"):  # not finite is a status
+            with np.errstate(over="ignore", invalid="ignore"):  # not finite is a status
+                block = np.ascontiguousarray(matrix[start : start + step], np.float64)
+                for left in range(0, cols, _PANEL):
+                    panel = block[:, left : left + _PANEL]
                     result[index, left:, left : left + _PANEL] += block[:, left:].T @ panel
         if not result[index].any() and matrix.any():
             result[index] = np.nan  # the squares underflow

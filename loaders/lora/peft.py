@@ -29,12 +29,13 @@ _LONE = ("ADALORA", "LOHA", "LOKR", "IA3", "VERA", "OFT", "BOFT", "TRAINABLE_TOK
 their names: they are left as they are."""
 
 
-def load_peft(path: str | Path, *, budget: Budget | None = None) -> Checkpoint:
+def load_peft(path: str | Path, *, budget: Budget | None = None, **options: Any) -> Checkpoint:
     """Open an adapter folder of PEFT: each pair of factors as the change of the weight it is for.
 
     The change is a `wwfunc.lowrank.LowRank` under the name that the model has for the weight, such
     as `model.layers.0.self_attn.q_proj.weight`. Tensors of other kinds keep their names, without
-    the prefixes of PEFT's wrappers; the configuration is the checkpoint's `config`.
+    the prefixes of PEFT's wrappers; the configuration is the checkpoint's `config`. `options` go to
+    the reader of `adapter_model.bin`.
 
     Raises
     ------
@@ -47,7 +48,7 @@ def load_peft(path: str | Path, *, budget: Budget | None = None) -> Checkpoint:
     """
     folder = Path(path)
     budget = budget or Budget()
-    return with_config(_open_weights(folder, budget), folder, budget)
+    return with_config(_open_weights(folder, budget, options), folder, budget)
 
 
 def with_config(weights: Checkpoint, folder: Path, budget: Budget) -> Checkpoint:
@@ -75,16 +76,16 @@ def _read_config(path: Path, budget: Budget) -> dict[str, Any]:
     return parse_object(read_bytes(path, size), path, ConfigError, budget)
 
 
-def _open_weights(folder: Path, budget: Budget) -> Checkpoint:
-    """The tensors of the folder, as they lie in it."""
+def _open_weights(folder: Path, budget: Budget, options: dict[str, Any]) -> Checkpoint:
+    """The tensors of the folder, as they lie in it; `options` are for those in a pickle."""
     from ..formats import open_file
 
     names = [name for name in WEIGHTS if os.path.lexists(folder / name)]
     if not names:
         raise NotReadableError(f"{folder}: neither {' nor '.join(WEIGHTS)} is there")
-    if names[0] == WEIGHTS[0]:
+    if names[0] == WEIGHTS[0] and not options:
         return load_safetensors(folder / names[0], budget=budget)
-    return open_file(folder / names[0], budget)
+    return open_file(folder / names[0], budget, options)
 
 
 def _kind(config: Mapping[str, Any], folder: Path) -> str:

@@ -63,3 +63,11 @@ def test_what_zipfile_writes(tmp_path_factory, written, comment, folder, zip64, 
         assert member.crc == zlib.crc32(expected[name])
         assert member.content(BUDGET, "header_bytes") == expected[name]
         member.check_crc()
+
+
+def test_a_name_with_a_colon_is_a_name(tmp_path):
+    """PyTorch calls the root folder as the file, which may be named by the time of day."""
+    path = tmp_path / "x"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("ckpt_12:30:00/data.pkl", b"")
+    assert list(read_archive(path, Budget())) == ["ckpt_12:30:00/data.pkl"]

@@ -12,6 +12,9 @@ from wwfunc.cli.parser import build_parser
 from wwfunc.cli.text import printable
 from wwfunc.errors import WwfuncError
 
+_ADVICE = (("load(path, inert=True)", "--inert"), ("load(path, key=...)", "--key"))
+"""What an error says to do in Python, and what does it here."""
+
 DONE, BAD_INPUT, INTERRUPTED = 0, 1, 130
 
 
@@ -49,4 +52,7 @@ def entry_point() -> None:
 
 
 def _one_line(cause: BaseException) -> str:
-    return printable(" ".join(str(cause).split())) or type(cause).__name__
+    words = " ".join(str(cause).split())
+    for in_python, here in _ADVICE:
+        words = words.replace(in_python, here)
+    return printable(words) or type(cause).__name__

@@ -13,9 +13,10 @@ from wwfunc.pipeline import analyze
 def run(arguments: argparse.Namespace) -> int:
     """Measure, print the table and the summary, write the files that were asked for."""
     common.check_outputs(arguments.output)
+    model = common.open_model(arguments)
     with show.progress_bar(not arguments.quiet) as progress:
         analysis = analyze(
-            common.open_model(arguments),
+            model,
             threads=arguments.threads,
             progress=progress,
             **common.given_options(arguments),
@@ -23,7 +24,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.quiet:
         console = show.console()
         console.print(show.analysis_table(analysis, console.width))
-        for line in show.summary_lines(analysis):
+        for line in [*show.summary_lines(analysis), *common.left_out(model)]:
             console.print(escape(line), soft_wrap=True)
     common.write_outputs(analysis, arguments.output)
     return common.verdict(analysis, len(analysis.measured))

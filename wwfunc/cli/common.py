@@ -31,6 +31,12 @@ def open_model(arguments: argparse.Namespace) -> Checkpoint:
     return load(arguments.path, **chosen, **({"inert": True} if arguments.inert else {}))
 
 
+def left_out(model: Checkpoint) -> list[str]:
+    """A line for the parts of the file that hold tensors and were not taken, if there are any."""
+    parts = model.metadata.get("left_out")
+    return [f"left out: {parts}; --key chooses a part, --key '' takes all"] if parts else []
+
+
 def given_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The analysis options that stand on the command line."""
     found = {name: getattr(arguments, name, None) for name in _OPTIONS}

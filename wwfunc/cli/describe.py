@@ -13,10 +13,12 @@ from wwfunc.pipeline import describe
 def run(arguments: argparse.Namespace) -> int:
     """Print the layers and how much they cover, write the files that were asked for."""
     common.check_outputs(arguments.output)
-    analysis = describe(common.open_model(arguments), **common.given_options(arguments))
+    model = common.open_model(arguments)
+    analysis = describe(model, **common.given_options(arguments))
     if not arguments.quiet:
         console = show.console()
         console.print(show.description_table(analysis, console.width))
-        console.print(escape(show.coverage_line(analysis)), soft_wrap=True)
+        for line in [show.coverage_line(analysis), *common.left_out(model)]:
+            console.print(escape(line), soft_wrap=True)
     common.write_outputs(analysis, arguments.output)
     return common.verdict(analysis, len(analysis.records))
