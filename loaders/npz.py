@@ -10,7 +10,7 @@ import math
 import re
 import struct
 import zlib
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -40,15 +40,25 @@ _LONGEST_HEADER = 1 << 16
 _LARGEST = (1 << 63) - 1
 _DIMENSIONS = 32
 _LENGTHS = {1: struct.Struct("<H"), 2: struct.Struct("<I"), 3: struct.Struct("<I")}
+# Possessive throughout: a header that does not fit is refused without a second try.
 _ITEM = (
-    r"\s*(?:'descr'\s*:\s*(?:'(?P<descr{0}>[^']*)'|(?P<record{0}>\[.*\]))"
-    r"|'fortran_order'\s*:\s*(?P<fortran{0}>True|False)"
-    r"|'shape'\s*:\s*\((?P<shape{0}>[0-9L,\s]*)\))\s*"
+    r"\s*+(?:'descr'\s*+:\s*+'(?P<descr{0}>[^']*+)'"
+    r"|'fortran_order'\s*+:\s*+(?P<fortran{0}>True|False)"
+    r"|'shape'\s*+:\s*+\((?P<shape{0}>[0-9L,\s]*+)\))\s*+"
 )
-_HEADER = re.compile(r"\{" + ",".join(_ITEM.format(place) for place in range(3)) + r",?\s*\}\s*")
+_HEADER = re.compile(r"\{" + ",".join(_ITEM.format(place) for place in range(3)) + r",?+\s*+\}\s*+")
+_RECORD = re.compile(r"'descr'\s*+:\s*+\[")
 # NumPy writes f1 for one of several 8-bit floats of ml_dtypes, and cannot read it.
 _PLAIN = {row.dtype.str[1:] for row in ELEMENT_TYPES if row.dtype.kind in "biufc"} - {"f1"}
 _TEXT = re.compile(r"[<>|][SU][1-9][0-9]{0,5}")
+_UNREAD = {
+    re.compile(r"\["): "records",
+    re.compile(r"[<>|]?O[0-9]?"): "Python objects",
+    re.compile(r"[<>]M8(\[[0-9]{0,9}[a-zA-Z]{1,2}\])?"): "dates",
+    re.compile(r"[<>]m8(\[[0-9]{0,9}[a-zA-Z]{1,2}\])?"): "spans of time",
+    re.compile(r"[<>](f1[026]|c2[04]|c32)"): "numbers of NumPy's longdouble",
+}
+"""What NumPy writes and no weight is made of."""
 
 
 def load_npz(
@@ -56,7 +66,9 @@ def load_npz(
 ) -> Checkpoint:
     """Open a .npz archive or a lone .npy file; stored arrays are mapped when they are read.
 
-    An array is named by its entry without `.npy`, a lone one by its file.
+    An array is named by its entry without `.npy`, a lone one by its file. Arrays beside others
+    that hold no numbers of a known type (Python objects, records, dates, NumPy's longdouble) are
+    named in the metadata.
 
     Parameters
     ----------
@@ -73,22 +85,48 @@ def load_npz(
     ArchiveError, HeaderError, TruncatedError, LayoutError
         If the archive, an array's header, or its size is not what it says.
     ElementTypeError
-        If an array holds Python objects, records, or bare bytes while `dtype` is None.
+        If an array holds bare bytes while `dtype` is None, or all hold Python objects, records,
+        dates or NumPy's longdouble.
     UnsupportedError
         If an entry of the archive is no .npy file.
     BudgetError
-        If the arrays take far more memory than the file.
+        If the arrays take far more memory than the file, or their headers are too long.
     """
     path, budget = Path(path).absolute(), budget or Budget()
     lost = _lost_type(dtype)
     size = require_file(path)
     if read_bytes(path, min(size, len(MAGIC))) == MAGIC:
-        source = _Source(path, path.stem, 0, size, None)
-        return Checkpoint({path.stem: _array(source, lost)}, source=str(path))
-    members = read_archive(path, budget)
-    tensors = {_name(member): _array(_source(member), lost) for member in members.values()}
+        sources = {path.stem: _Source(path, path.stem, 0, size, None)}
+    else:
+        members = read_archive(path, budget).values()
+        sources = {_name(member): _source(member) for member in members}
+    tensors, unread = _opened(sources, lost, budget)
+    if unread and not tensors:
+        name, words = next(iter(unread.items()))
+        raise ElementTypeError(f"{sources[name].where} holds {words}, which are not read")
     budget.check_expansion(sum(tensor.nbytes for tensor in tensors.values()), size, path)
-    return Checkpoint(tensors, source=str(path))
+    notes = {name: f"an array of {words}, which is not read" for name, words in unread.items()}
+    return Checkpoint(tensors, metadata=notes, source=str(path))
+
+
+def _opened(
+    sources: Mapping[str, _Source], lost: np.dtype | None, budget: Budget
+) -> tuple[dict[str, Handle], dict[str, str]]:
+    """The arrays, and of those that are not read what they hold; all headers count together."""
+    tensors: dict[str, Handle] = {}
+    unread: dict[str, str] = {}
+    spent = 0
+    for name, source in sources.items():
+        head = source.head(512)
+        start, end = _header_place(head, source)
+        spent += end
+        budget.check("header_bytes", spent, source.path)
+        header = _read_header(head, start, end, source)
+        if words := _unread(header.descr):
+            unread[name] = words
+        else:
+            tensors[name] = _array(source, header, lost)
+    return tensors, unread
 
 
 def _lost_type(name: str | None) -> np.dtype | None:
@@ -158,32 +196,32 @@ class _Inflated:
 
 @dataclass(frozen=True, slots=True)
 class _Header:
-    """What stands before the elements; `order` is "<", ">" or "|"."""
+    """What stands before the elements; of records `descr` is a bracket and no more is known."""
 
     length: int
-    dtype: np.dtype
+    descr: str
     fortran: bool
     shape: tuple[int, ...]
 
 
-def _array(source: _Source, lost: np.dtype | None) -> Handle:
-    header = _read_header(source, lost)
-    nbytes = _checked_size(header, source)
+def _array(source: _Source, header: _Header, lost: np.dtype | None) -> Handle:
+    dtype = _element(header.descr, lost, source)
+    nbytes = _checked_size(header, dtype, source)
     start = source.offset + header.length
-    native = header.dtype.newbyteorder("<") == header.dtype
+    native = dtype.newbyteorder("<") == dtype
     if source.deflated is None and native and not header.fortran:
-        return MappedTensor(source.path, source.name, start, header.shape, header.dtype, nbytes)
+        return MappedTensor(source.path, source.name, start, header.shape, dtype, nbytes)
     stored = (
         FileBytes(source.path, start, nbytes)
         if source.deflated is None
         else _Inflated(source.deflated, header.length)
     )
     strides = _strides(header.shape, header.fortran)
-    return StridedTensor(stored, source.name, header.shape, header.dtype, 0, strides)
+    return StridedTensor(stored, source.name, header.shape, dtype, 0, strides)
 
 
-def _read_header(source: _Source, lost: np.dtype | None) -> _Header:
-    head = source.head(512)
+def _header_place(head: bytes, source: _Source) -> tuple[int, int]:
+    """Where the text of the header starts and ends."""
     version = head[len(MAGIC)] if len(head) > len(MAGIC) else 0
     if not head.startswith(MAGIC) or version not in _LENGTHS:
         raise HeaderError(f"{source.where} does not start as a .npy file of version 1, 2 or 3")
@@ -195,25 +233,27 @@ def _read_header(source: _Source, lost: np.dtype | None) -> _Header:
         raise HeaderError(
             f"{source.where} has a header of {end:,} bytes; {_LONGEST_HEADER:,} can be"
         )
+    return start + field.size, end
+
+
+def _read_header(head: bytes, start: int, end: int, source: _Source) -> _Header:
     head = source.head(end) if end > len(head) else head
     if len(head) < end:
         raise TruncatedError(f"{source.where} ends within its header")
-    text = head[start + field.size : end].decode("latin-1")
     try:
-        descr, fortran, shape = _fields(text)
-        return _Header(end, _element(descr, lost), fortran, shape)
-    except (HeaderError, ElementTypeError) as cause:
-        raise type(cause)(f"{source.where} {cause}") from None
+        return _Header(end, *_fields(head[start:end].decode("latin-1")))
+    except HeaderError as cause:
+        raise HeaderError(f"{source.where} {cause}") from None
 
 
 @lru_cache(maxsize=64)
 def _fields(text: str) -> tuple[str, bool, tuple[int, ...]]:
     """Element type, order and shape in a header; its text is matched, never evaluated."""
+    if text.startswith("{") and _RECORD.search(text):
+        return "[", False, ()
     found = _HEADER.fullmatch(text)
     groups = found.groupdict().items() if found else ()
     given = {name.rstrip("012"): value for name, value in groups if value is not None}
-    if "record" in given:
-        raise ElementTypeError("holds records, which are not read")
     if given.keys() != {"descr", "fortran", "shape"}:
         raise HeaderError(f"has a header that NumPy does not write: {brief(text)}")
     if "," not in given["shape"] and given["shape"].strip():
@@ -225,7 +265,12 @@ def _fields(text: str) -> tuple[str, bool, tuple[int, ...]]:
     return given["descr"], given["fortran"] == "True", tuple(map(int, sides))
 
 
-def _element(descr: str, lost: np.dtype | None) -> np.dtype:
+def _unread(descr: str) -> str | None:
+    """What elements of that name are, where they are never read."""
+    return next((words for kind, words in _UNREAD.items() if kind.fullmatch(descr)), None)
+
+
+def _element(descr: str, lost: np.dtype | None, source: _Source) -> np.dtype:
     """The element type that `descr` names, in the byte order of the file."""
     order, code = descr[:1], descr[1:]
     if (order in ("<", ">", "|") and code in _PLAIN) or _TEXT.fullmatch(descr):
@@ -234,23 +279,21 @@ def _element(descr: str, lost: np.dtype | None) -> np.dtype:
         if lost is not None and lost.itemsize == int(code[1:]):
             return lost
         raise ElementTypeError(
-            f"holds bare {descr!r} elements: NumPy's format has no name for bfloat16 or float8; "
-            f"say what they are, load_npz(path, dtype='bfloat16')"
+            f"{source.where} holds bare {descr!r} elements: NumPy's format has no name for "
+            f"bfloat16 or float8; say what they are, load_npz(path, dtype='bfloat16')"
         )
-    if code.startswith("O"):
-        raise ElementTypeError("holds Python objects, which only running a pickle could restore")
-    raise ElementTypeError(f"has the unknown element type {brief(descr)}")
+    raise ElementTypeError(f"{source.where} has the unknown element type {brief(descr)}")
 
 
-def _checked_size(header: _Header, source: _Source) -> int:
+def _checked_size(header: _Header, dtype: np.dtype, source: _Source) -> int:
     """Bytes of the elements, which are all that follows the header."""
-    itemsize = header.dtype.itemsize
+    itemsize = dtype.itemsize
     if math.prod(side for side in header.shape if side) * itemsize > _LARGEST:
         raise LayoutError(f"{source.where}: shape {[*header.shape]} overflows")
     nbytes, found = math.prod(header.shape) * itemsize, source.nbytes - header.length
     if nbytes > found:
         raise TruncatedError(
-            f"{source.where}: {header.dtype.name} of shape {[*header.shape]} takes {nbytes:,} "
+            f"{source.where}: {dtype.name} of shape {[*header.shape]} takes {nbytes:,} "
             f"bytes, and {found:,} follow the header"
         )
     if nbytes < found:

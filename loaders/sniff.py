@@ -138,7 +138,8 @@ def _by_index(path: Path, size: int, budget: Budget) -> str:
     if found is None:
         return ""
     path_or_name, opening = found.groups(b"")
-    return "keras-shards" if opening == b"[" or path_or_name[:1] == b"/" else "shards"
+    keras = opening == b"[" or path_or_name[:1] == b"/" or path.name.endswith(".weights.json")
+    return "keras-shards" if keras else "shards"
 
 
 def _is_msgpack(head: bytes) -> bool:

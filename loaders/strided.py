@@ -76,7 +76,9 @@ class StridedTensor:
         tensor = np.ndarray(self.shape, self.dtype, elements, start, steps)  # NumPy checks bounds
         part = tensor[rows] if self.shape else tensor
         part = np.asarray(np.conjugate(part)) if self.conjugated else part
-        part = np.asarray(np.negative(part)) if self.negated else part
+        if self.negated:
+            own = part if self.conjugated else None  # a copy already, large enough for one
+            part = np.asarray(np.negative(part, out=own))
         part.flags.writeable = False
         return part
 

@@ -112,7 +112,7 @@ def test_interrupt_is_exit_code_130(tmp_path):
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     maps = Path(f"/proc/{process.pid}/maps")
     while process.poll() is None and "slow.safetensors" not in maps.read_text():
-        time.sleep(0.01)  # until the first layer is being read
+        time.sleep(0.001)  # until the first layer is being read, and only then it is mapped
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130

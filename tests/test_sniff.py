@@ -151,6 +151,11 @@ def test_folder_known_and_not_read(tmp_path, names, match):
         loaders.load(filled(tmp_path, names))
 
 
+def test_keras_model_without_weights(tmp_path):
+    text = '{"metadata": {"total_size": 0}, "weight_map": {}}'
+    assert dict(loaders.load(write(tmp_path / "x.weights.json", text))) == {}
+
+
 def test_an_option_of_another_format(tmp_path):
     path = write(tmp_path / "x", {"a": random_array("F32", (2,))})
     with pytest.raises(wwfunc.OptionError, match="a safetensors file has no option 'key'"):

@@ -6,6 +6,7 @@ What is read of a file are its keys and headers; its arrays are mapped when they
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,11 @@ import numpy as np
 from wwfunc.checkpoint import ArrayHandle, Checkpoint, Handle
 
 from ..budget import Budget
-from ..errors import HeaderError, LayoutError
+from ..errors import ElementTypeError, HeaderError, LayoutError
 from ..files import MappedTensor
 from ..strict_json import brief
 from .chunked import ChunkedTensor
-from .scan import DIMENSIONS, LONGEST_NAME, Payload, scan
+from .scan import DIMENSIONS, LONGEST_NAME, Payload, Unread, scan
 
 _CHUNKED = "__msgpack_chunked_array__"
 
@@ -28,7 +29,9 @@ def load_flax_msgpack(path: str | Path, *, budget: Budget | None = None) -> Chec
     """Open a file that Flax wrote with `to_bytes` or `msgpack_serialize`.
 
     A tensor is named by the keys that lead to it, joined with dots; places in a list count as
-    keys. Numbers are tensors without axes, texts are metadata, and None is nothing, as in JAX.
+    keys. Where keys with dots in them give several the same name, these are joined with slashes.
+    Numbers are tensors without axes, texts are metadata, and None is nothing, as in JAX; arrays of
+    text, dates or NumPy's longdouble beside others are named in the metadata.
 
     Raises
     ------
@@ -42,18 +45,43 @@ def load_flax_msgpack(path: str | Path, *, budget: Budget | None = None) -> Chec
     path, budget = Path(path).absolute(), budget or Budget()
     tensors: dict[str, Handle] = {}
     texts: dict[str, str] = {}
-    for name, value in _named(scan(path, budget), path, budget):
-        if name in tensors or name in texts:
-            raise HeaderError(f"{path}: two values are named {brief(name)}")
-        if type(value) is str:
+    unread: dict[str, str] = {}
+    for name, value in _unique(scan(path, budget), path, budget).items():
+        if type(value) is Unread:
+            unread[name] = value.words
+        elif type(value) is str:
             texts[name] = value
         elif value is not None:
             tensors[name] = _tensor(name, value, path)
+    if unread and not tensors:
+        name, words = next(iter(unread.items()))
+        raise ElementTypeError(f"{path}: array {brief(name)} holds {words}, which are not read")
+    texts |= {name: f"an array of {words}, which is not read" for name, words in unread.items()}
     return Checkpoint(tensors, metadata=texts, source=str(path))
 
 
-def _named(tree: dict[str, Any], path: Path, budget: Budget) -> Iterator[tuple[str, Any]]:
-    """The leaves with their names: the keys that lead to them, joined with dots."""
+def _unique(tree: dict[str, Any], path: Path, budget: Budget) -> dict[str, Any]:
+    """The leaves by their names; HeaderError where slashes cannot keep two apart either."""
+    leaves = list(_named(tree, path, budget))
+    count = Counter(name for name, _ in leaves)
+    if len(count) < len(leaves):
+        slashed = _named(tree, path, budget, "/")
+        leaves = [
+            (name if count[name] == 1 else other, value)
+            for (name, value), (other, _) in zip(leaves, slashed, strict=True)
+        ]
+    found: dict[str, Any] = {}
+    for name, value in leaves:
+        if name in found:
+            raise HeaderError(f"{path}: two values are named {brief(name)}")
+        found[name] = value
+    return found
+
+
+def _named(
+    tree: dict[str, Any], path: Path, budget: Budget, mark: str = "."
+) -> Iterator[tuple[str, Any]]:
+    """The leaves with their names: the keys that lead to them, with a mark between them."""
     stack, spent = [("", iter(tree.items()))], 0
     while stack:
         prefix, items = stack[-1]
@@ -69,7 +97,7 @@ def _named(tree: dict[str, Any], path: Path, budget: Budget) -> Iterator[tuple[s
         if type(value) is list:
             value = {str(place): item for place, item in enumerate(value)}
         if type(value) is dict and _CHUNKED not in value:
-            stack.append((name + ".", iter(value.items())))
+            stack.append((name + mark, iter(value.items())))
         else:
             yield name, value
 

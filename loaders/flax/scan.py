@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,15 @@ from ..strict_json import brief
 DIMENSIONS = 32
 LONGEST_NAME = 4_096
 _ARRAY, _COMPLEX, _SCALAR = 1, 2, 3
+_UNREAD = {
+    re.compile(r"(str|bytes)[0-9]{1,9}"): "text",
+    re.compile(r"datetime64(\[[0-9]{0,9}[a-zA-Z]{1,2}\])?"): "dates",
+    re.compile(r"timedelta64(\[[0-9]{0,9}[a-zA-Z]{1,2}\])?"): "spans of time",
+    re.compile(r"longdouble|clongdouble|float(80|96|128)|complex(160|192|256)"): (
+        "numbers of NumPy's longdouble"
+    ),
+}
+"""What NumPy calls the element types that no weight is made of."""
 _WINDOW = 1 << 14
 _LARGEST = (1 << 63) - 1
 _CONSTANTS = {0xC0: None, 0xC2: False, 0xC3: True}
@@ -47,6 +57,12 @@ class Payload(NamedTuple):
     nbytes: int
 
 
+class Unread(NamedTuple):
+    """Stands for an array of what is no number."""
+
+    words: str
+
+
 def scan(path: Path, budget: Budget) -> dict[str, Any]:
     """The one dictionary that the file holds: dictionaries, lists, numbers, texts, `Payload`s.
 
@@ -58,6 +74,10 @@ def scan(path: Path, budget: Budget) -> dict[str, Any]:
     size = require_file(path)
     with open(path, "rb", buffering=0) as file:
         return _Scanner(path, file, size, budget).tree()
+
+
+def _unread(name: str) -> str | None:
+    return next((words for kind, words in _UNREAD.items() if kind.fullmatch(name)), None)
 
 
 class _Open(NamedTuple):
@@ -147,11 +167,14 @@ class _Scanner:
             self._refuse(f"an extension ends {self._position - end:+,} bytes from its end")
         return value
 
-    def _array(self) -> Payload:
+    def _array(self) -> Payload | Unread:
         """(shape, name of the element type, elements), again in msgpack."""
         self._expect("list", 3)
         shape = tuple(self._side() for _ in range(self._expect("list")))
         element = BY_NUMPY_NAME.get(name := self._name())
+        if element is None and (words := _unread(name)):
+            self._skip(self._expect("bytes"))
+            return Unread(words)
         if element is None:
             raise ElementTypeError(
                 f"{self._path}: byte {self._position:,}: the unknown element type {brief(name)}"
@@ -166,10 +189,13 @@ class _Scanner:
                 f"{brief([*shape])} does not take {nbytes:,} bytes"
             )
         start = self._position
-        if start + nbytes > self._size:
+        self._skip(nbytes)
+        return Payload(start, shape, dtype, nbytes)
+
+    def _skip(self, nbytes: int) -> None:
+        if self._position + nbytes > self._size:
             self._cut(f"{nbytes:,} bytes of elements")
         self._at += nbytes
-        return Payload(start, shape, dtype, nbytes)
 
     def _complex(self) -> complex:
         self._expect("list", 2)

@@ -66,7 +66,6 @@ class ChunkedTensor:
         """The chunks that reach into the rows from `low`, each cut to what is wanted of it."""
         stored = self.stored.read("a chunk")
         for corner, chunk in self._reaching(low, low + len(tensor)):
-            block = self._unpacked(stored, chunk)
             starts = (corner[0] - low, *corner[1:])
             targets = tuple(
                 slice(max(0, at), min(side, at + size))
@@ -76,7 +75,7 @@ class ChunkedTensor:
                 slice(target.start - at, target.stop - at)
                 for target, at in zip(targets, starts, strict=True)
             )
-            tensor[targets] = block[pieces]
+            tensor[targets] = self._unpacked(stored, chunk)[pieces]  # and forgotten before the next
 
     def _reaching(self, low: int, high: int) -> Iterator[tuple[tuple[int, ...], Chunk]]:
         grid = grid_of(self.shape, self.chunk)

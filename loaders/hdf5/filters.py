@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +15,10 @@ from .source import Cursor
 SUM = 4
 _MODULUS = 65535
 _RUN = 1 << 15
+_WEIGHTS = np.arange(_RUN, 0, -1, dtype=np.uint64)
+_STEP = 1 << 20
 _KNOWN_FILTERS = {1: "gzip", 2: "shuffle", 3: "fletcher32"}
-_MOST_FILTERS = 32
+_MOST_FILTERS = 3
 _FILTER = struct.Struct("<HH")
 
 
@@ -25,6 +28,11 @@ class Filter:
 
     name: str
     value: int
+
+    @property
+    def copies(self) -> bool:
+        """Whether undoing it takes the room of a chunk."""
+        return self.name != "fletcher32"
 
     def undone(self, data: np.ndarray, most: int, itemsize: int, where: str) -> np.ndarray:
         """The bytes before this step, of which there may be no more than `most`."""
@@ -43,7 +51,10 @@ def read_filters(cursor: Cursor) -> tuple[Filter, ...]:
     if version not in (1, 2) or count > _MOST_FILTERS:
         raise HeaderError(f"{cursor.where} has {count} filters in version {version}")
     cursor.take(6 * (version == 1))
-    return tuple(_filter(cursor, version) for _ in range(count))
+    filters = tuple(_filter(cursor, version) for _ in range(count))
+    if len({step.name for step in filters}) < len(filters):
+        raise HeaderError(f"{cursor.where} is stored through one filter twice")
+    return filters
 
 
 def _filter(cursor: Cursor, version: int) -> Filter:
@@ -62,32 +73,51 @@ def _filter(cursor: Cursor, version: int) -> Filter:
 
 
 def _inflated(data: np.ndarray, most: int, where: str) -> np.ndarray:
+    """A little at a time: zlib would need twice the room to give all of it at once."""
     engine = zlib.decompressobj()
+    found, length = np.empty(most, np.uint8), 0
     try:
-        found = engine.decompress(data.data, most + 1)
+        for piece in _pieces(engine, data):
+            if length + len(piece) > most:
+                break
+            found[length : length + len(piece)] = np.frombuffer(piece, np.uint8)
+            length += len(piece)
+        else:
+            if engine.eof:
+                return found[:length]
     except zlib.error as cause:
         raise LayoutError(f"{where} is damaged: {cause}") from None
-    if len(found) > most or not engine.eof:
-        raise LayoutError(f"{where} does not inflate to {most} bytes")
-    return np.frombuffer(found, np.uint8)
+    raise LayoutError(f"{where} does not inflate to {most} bytes")
+
+
+def _pieces(engine: zlib._Decompress, data: np.ndarray) -> Iterator[bytes]:
+    for start in range(0, len(data), _STEP):
+        rest: bytes | memoryview = data[start : start + _STEP].data
+        full = True
+        while (full or rest) and not engine.eof:
+            piece = engine.decompress(rest, _STEP)
+            yield piece
+            rest, full = engine.unconsumed_tail, len(piece) == _STEP
 
 
 def _unshuffled(data: np.ndarray, size: int) -> np.ndarray:
     """The first bytes of all elements stand together, then the second; a rest stays in place."""
     whole = len(data) // size * size
-    planes = data[:whole].reshape(size, -1)
-    return np.concatenate([planes.T.ravel(), data[whole:]])
+    found = np.empty_like(data)
+    found[:whole].reshape(-1, size)[:] = data[:whole].reshape(size, -1).T
+    found[whole:] = data[whole:]
+    return found
 
 
 def _sum_fits(data: np.ndarray) -> bool:
     """Whether the four bytes at the end are the Fletcher sums of those before, modulo 65535."""
-    body = data[:-SUM].tobytes()
-    words = np.frombuffer(body + b"\0" * (len(body) % 2), ">u2").astype(np.uint64)
+    body = data[:-SUM]
     first = second = 0
-    for start in range(0, len(words), _RUN):
-        run = words[start : start + _RUN]
-        weights = np.arange(len(run), 0, -1, dtype=np.uint64)
-        second = (second + len(run) * first + int(run @ weights)) % _MODULUS
+    for start in range(0, len(body), 2 * _RUN):
+        octets = body[start : start + 2 * _RUN]
+        octets = np.append(octets, np.uint8(0)) if len(octets) % 2 else octets
+        run = octets.view(">u2").astype(np.uint64)
+        second = (second + len(run) * first + int(run @ _WEIGHTS[-len(run) :])) % _MODULUS
         first = (first + int(run.sum())) % _MODULUS
     stored = int.from_bytes(data[-SUM:].tobytes(), "little")
     return (stored & 0xFFFF) % _MODULUS == first and (stored >> 16) % _MODULUS == second

@@ -39,7 +39,7 @@ class Source:
         self._pread = pread
         self.base = 0
         self.spent = spent
-        self._expanded = self._packed = 0
+        self._expanded = self._packed = self._working = 0
 
     @property
     def size(self) -> int:
@@ -51,11 +51,15 @@ class Source:
         self.spent += length
         self.budget.check("header_bytes", self.spent, self.path)
 
-    def count_expansion(self, nbytes: int, stored: int) -> None:
-        """Count a tensor that takes `nbytes` in memory and `stored` in the file."""
+    def count_expansion(self, nbytes: int, stored: int, working: int) -> None:
+        """Count a tensor that takes `nbytes` in memory and `stored` in the file.
+
+        `working` bytes more are taken while it is read, after those of other tensors are free.
+        """
         self._expanded += nbytes
         self._packed += stored
-        self.budget.check_expansion(self._expanded, self._packed, self.path)
+        self._working = max(self._working, working)
+        self.budget.check_expansion(self._expanded + self._working, self._packed, self.path)
 
     def read(self, at: int, length: int, what: str) -> bytes:
         """`length` bytes of the structure at `at`, which `what` names."""

@@ -146,7 +146,8 @@ def _chunks(dataset: Dataset, nbytes: int) -> tuple[Chunk, ...]:
         if not dataset.filters and chunk.size != nbytes:
             raise LayoutError(f"{where}: a chunk of {chunk.size} bytes, {nbytes} were expected")
     stored = sum({chunk.at: chunk.size for chunk in found.values()}.values())
-    dataset.source.count_expansion(wanted * nbytes, stored)
+    copies = sum(step.copies for step in dataset.filters)
+    dataset.source.count_expansion(wanted * nbytes, stored, copies * nbytes)
     return tuple(found[place] for place in range(wanted))
 
 

@@ -150,7 +150,7 @@ def _weight_map(path: Path, budget: Budget) -> dict[str, list[str]]:
     size = require_file(path)
     budget.check("index_bytes", size, path)
     places = parse_object(read_bytes(path, size), path, ShardError, budget).get("weight_map")
-    if type(places) is not dict or not places:
+    if type(places) is not dict:  # an empty one is a model without weights
         raise ShardError(f"{path}: no weight_map from variables to files")
     found = {}
     for group, shards in places.items():

@@ -44,24 +44,41 @@ class DequantisedTensor:
         weights = self.codes.read(rows).astype(np.float32)
         with np.errstate(all="ignore"):  # a scale may be infinite
             if self.zero is not None:
-                weights -= self._spread(self.zero, rows).astype(np.float32)
-            weights *= self._spread(self.scale, rows).astype(np.float32)
+                self._apply(np.subtract, weights, self.zero, rows)
+            self._apply(np.multiply, weights, self.scale, rows)
             weights = weights.astype(self.dtype, copy=False)
         weights.flags.writeable = False
         return weights
 
-    def _spread(self, parameter: Handle, rows: slice) -> np.ndarray:
-        """The parameter in the shape of the codes, or one that broadcasts to it."""
-        values = parameter.read()
+    def _apply(
+        self, operation: np.ufunc, weights: np.ndarray, parameter: Handle, rows: slice
+    ) -> None:
+        """Change the weights in place; the parameter is never spread to their size."""
+        values = parameter.read().astype(np.float32)
         if values.size == 1:
-            return values.reshape(())
-        if self.block:
-            values = np.repeat(values, self.block, self.axis)
-            values = values.take(range(self.shape[self.axis]), self.axis)
-        else:
+            operation(weights, values.reshape(()), out=weights)
+        elif not self.block:
             after = len(self.shape) - self.axis - 1
             values = values.reshape((1,) * self.axis + (-1,) + (1,) * after)
-        return values[rows] if len(values) > 1 else values
+            operation(weights, values[rows] if len(values) > 1 else values, out=weights)
+        elif self.axis == 0 and rows != slice(None):
+            of_row = np.arange(self.shape[0])[rows] // self.block
+            operation(weights, values[of_row], out=weights)
+        else:
+            self._apply_blocks(operation, weights, values if self.axis == 0 else values[rows])
+
+    def _apply_blocks(self, operation: np.ufunc, weights: np.ndarray, values: np.ndarray) -> None:
+        """Whole blocks get an axis of their own, along which a value is broadcast."""
+        axis, block = self.axis, self.block
+        whole = weights.shape[axis] // block
+        before = (slice(None),) * axis
+        if whole:
+            head = weights[(*before, slice(whole * block))]
+            head = head.reshape(*head.shape[:axis], whole, block, *head.shape[axis + 1 :])
+            ones = np.expand_dims(values[(*before, slice(whole))], axis + 1)
+            operation(head, ones, out=head)
+        rest = weights[(*before, slice(whole * block, None))]
+        operation(rest, values[(*before, slice(whole, None))], out=rest)
 
 
 def dequantised(

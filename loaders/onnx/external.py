@@ -24,6 +24,8 @@ class ExternalFiles:
     def __init__(self, path: Path, budget: Budget) -> None:
         self._path, self._budget = path, budget
         self._sizes: dict[str, int] = {}
+        self.nbytes = 0
+        """Bytes of all the files together."""
 
     def place(self, entries: Mapping[str, str], nbytes: int, where: str) -> tuple[Path, int]:
         """The file and the offset of a tensor of `nbytes`."""
@@ -43,6 +45,7 @@ class ExternalFiles:
         if name not in self._sizes:
             self._budget.check("shards", len(self._sizes) + 1, self._path)
             self._sizes[name] = _checked_size(self._path.parent, name, where)
+            self.nbytes += self._sizes[name]
         return self._sizes[name]
 
 

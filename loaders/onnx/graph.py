@@ -16,6 +16,7 @@ from .fields import TensorReader
 from .names import Names
 from .nodes import Node, read_node, refuse_sparse
 from .protobuf import BYTES, Wire
+from .tensors import BitTensor
 from .weights import hint_of
 
 _DEEPEST = 60
@@ -38,6 +39,7 @@ class Graphs:
         self._wire, self._budget, self._path = wire, budget, wire.path
         self._reader = TensorReader(wire, budget)
         self._names = Names()
+        self._nbytes = self._saved = 0
 
     def graph(self, start: int, end: int, prefix: str = "") -> None:
         """Collect from a GraphProto, and from the graphs in it."""
@@ -99,8 +101,19 @@ class Graphs:
         if handle is None:
             self.notes[full] = "a tensor of text, which is not read"
         else:
+            self._count(handle.nbytes)
             self.tensors[full] = handle
             self._names.say(name, full)
+
+    def _count(self, nbytes: int, saved: int = 0) -> None:
+        """Count a tensor; `saved` are bytes that its packed codes take less than one each.
+
+        A model in codes of four bits takes eight times its size, and is no attack.
+        """
+        self._nbytes += nbytes
+        self._saved += saved
+        stored = self._reader.stored + self._saved
+        self._budget.check_expansion(self._nbytes, stored, self._path)
 
     def _use(self, node: Node, prefix: str) -> None:
         """What a node shows its inputs to be, and what it passes on."""
@@ -138,6 +151,8 @@ class Graphs:
         if made is None or not _is_codes(stored) or made == before:
             self._names.say(node.output, codes)
         elif before is stored:
+            packed = stored.stored.nbytes if isinstance(stored, BitTensor) else stored.nbytes
+            self._count(made.nbytes - stored.nbytes, max(0, stored.nbytes - packed))
             self.tensors[codes] = made
             self._names.say(node.output, codes)
         else:  # the same codes with another scale

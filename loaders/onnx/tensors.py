@@ -197,8 +197,12 @@ class BitTensor:
 
     def _unpacked(self, packed: np.ndarray, count: int) -> np.ndarray:
         octets = packed[: -(-count * self.bits // 8)]
-        bits = np.unpackbits(octets, bitorder="little")[: count * self.bits]
-        codes = np.packbits(bits.reshape(count, self.bits), axis=1, bitorder="little")[:, 0]
+        if 8 % self.bits:
+            bits = np.unpackbits(octets, bitorder="little")[: count * self.bits]
+            return np.packbits(bits.reshape(count, self.bits), axis=1, bitorder="little")[:, 0]
+        places = np.arange(0, 8, self.bits, dtype=np.uint8)
+        codes = (octets[:, None] >> places).ravel()[:count]
+        codes &= (1 << self.bits) - 1
         if self.bits == 2 and self.dtype.kind == "i":  # NumPy has no 2 bits: the sign is spread
             return np.where(codes > 1, codes | 0xFC, codes)
         return codes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..pytorch.globals import BYTEARRAY, ENCODE
+from .globals import BYTEARRAY, ENCODE
 from .nodes import Blob, Global, Instance
 
 _BYTES = Global("builtins", "bytes")

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..pytorch.globals import FROZENSET, MAPPINGS, SEQUENCES, SET
 from ..strict_json import brief
+from .globals import FROZENSET, MAPPINGS, SEQUENCES, SET
 from .nodes import Global, Instance, Persistent, TupleKey
 from .stack import PickleStack
 
-_LONGEST_KEY = 32
 _INT_KEYS = range(-(1 << 63), 1 << 63)  # longer ones can be chosen so that all hashes are equal
 _KEYS = frozenset((str, bool, float, bytes, type(None), Global, Instance, Persistent))
-_SCALARS = _KEYS | {int}
 
 
 class PickleContainers(PickleStack):
@@ -105,6 +103,6 @@ class PickleContainers(PickleStack):
             return key
         if kind is int:
             return key if key in _INT_KEYS else TupleKey((key,))
-        if kind is tuple and len(key) <= _LONGEST_KEY and _SCALARS.issuperset(map(type, key)):
+        if kind is tuple:
             return TupleKey(key)
         raise self._error(f"has a dict with the key {brief(key)}, which is not read")

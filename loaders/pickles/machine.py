@@ -13,9 +13,9 @@ from typing import Any, NoReturn
 
 from ..budget import Budget
 from ..errors import PickleError, UnsafeGlobalError
-from ..pytorch.globals import NEW_OBJECT, RECONSTRUCTORS, culprit
 from ..strict_json import brief
 from .containers import PickleContainers
+from .globals import NEW_OBJECT, RECONSTRUCTORS, culprit
 from .nodes import Global, Instance, Persistent, named
 from .opcodes import NAMES, REFUSED, STOP, WEIGHTS
 from .paths import path_to

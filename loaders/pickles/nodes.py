@@ -60,8 +60,11 @@ class Instance:
         return f"<{self.function} at byte {self.at}>"
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
 class TupleKey:
-    """A tuple of scalars as the key of a dict: hashed by identity, not by what a stranger chose."""
+    """A tuple as the key of a dict: hashed by identity, not by what a stranger chose."""
 
     items: tuple[Any, ...]
+
+    def __repr__(self) -> str:  # it may hold a billion of others
+        return f"<a tuple of {len(self.items)} as a key>"

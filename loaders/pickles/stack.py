@@ -11,7 +11,7 @@ from ..budget import Budget
 from .reader import PickleReader
 from .text import float_of, int_of, python2_text, string_of, unicode_of
 
-_LONGEST_LONG = 16
+_LONGEST_LONG4 = 16
 _ESCAPED = 12  # bytes that an escaped one takes while it is decoded
 _NOTHING: Any = object()
 
@@ -136,15 +136,16 @@ class PickleStack(PickleReader):
         self._stack.append(self._natural(2))
 
     def _long1(self) -> None:
-        self._long(self._natural(1))
+        self._long(self._natural(1))  # the state of a random generator is one of 17 bytes
 
     def _long4(self) -> None:
-        self._long(self._natural(4))
+        count = self._natural(4)
+        if count > _LONGEST_LONG4:
+            raise self._error(f"has an integer of {count} bytes")
+        self._long(count)
 
     def _long(self, count: int) -> None:
-        if count > _LONGEST_LONG:
-            raise self._error(f"has an integer of {count} bytes")
-        self._stack.append(int.from_bytes(self._take(count), "little", signed=True))
+        self._stack.append(int.from_bytes(self._sized(count), "little", signed=True))
 
     def _binfloat(self) -> None:
         self._stack.append(struct.unpack(">d", self._take(8))[0])

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import ElementTypeError, LayoutError, PickleError, UnsupportedError
+from ..pickles import globals as names
 from ..pickles.nodes import Global, Instance
 from ..strict_json import brief
-from . import globals as names
 from .sparse import LAYOUTS
 
 _LARGEST = (1 << 63) - 1

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import AmbiguousError, PickleError
+from ..pickles.globals import MAPPINGS
 from ..pickles.nodes import Instance
 from ..strict_json import brief
-from .globals import MAPPINGS
-from .parts import Holdings, module_state
+from .parts import Holdings, module_state, parts
 
 _MODELS = """
 state_dict model_state_dict model_state model_dict model module net network net_state_dict
@@ -31,6 +31,7 @@ _TRAINING = re.compile(
     r"|\w+_(optimi[sz]ers?|optim|scheduler|rng)(_states?|_state_dicts?)?",
     re.IGNORECASE,
 )
+_OPTIMISER = frozenset(("state", "param_groups"))
 _LONGEST_NAME = 100
 _LISTED = 20
 
@@ -72,7 +73,10 @@ def choose(root: Any, holdings: Holdings, path: Path, key: str | None) -> Choice
     node, trail, top, whole = root, [root], key is None, key == ""
     left_out: list[tuple[str, int]] = []
     while not whole and _unwraps(node, holdings):
-        step = _Step([*holdings.children(node)], holdings, top)
+        children = [*holdings.children(node)]
+        if key is not None and all(_is_optimiser(child) for _, child in children):
+            break  # they have been asked for
+        step = _Step(children, holdings, top)
         chosen = step.chosen(path)
         if chosen is None:
             return Choice(node, tuple(trail), (*left_out, *step.training), step.skipped)
@@ -98,7 +102,11 @@ class _Step:
         self.counts = [(name, holdings.count(child)) for name, child in children]
         self._top = top
         tensors = {name for name, child in children if holdings.is_tensor(child)}
-        self.skipped = frozenset(n for n, _ in children if n not in tensors and _is_training(n))
+        self.skipped = frozenset(
+            name
+            for name, child in children
+            if name not in tensors and (_is_training(name) or _is_optimiser(child))
+        )
         self.training = tuple((n, count) for n, count in self.counts if n in self.skipped)
         self._inner = [n for n, _ in children if n not in tensors and n not in self.skipped]
         self._tensors = tensors
@@ -134,6 +142,13 @@ class _Step:
             f"{path}: which part is the model? There are {listed}; choose by "
             "load(path, key=...), all of them by key=''"
         )
+
+
+def _is_optimiser(node: Any) -> bool:
+    """Whether a part is what `Optimizer.state_dict()` returns, under whatever name."""
+    if type(node) is Instance and node.function in MAPPINGS:
+        node = {key: value for key, value in parts(node) if key in _OPTIMISER}
+    return type(node) is dict and node.keys() >= _OPTIMISER
 
 
 def _is_training(name: str) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -13,11 +12,21 @@ from wwfunc.checkpoint import Handle
 
 from ..strided import StridedTensor
 
+_PIECE = 1 << 15  # elements that are decoded at once
+
 
 def sealed(array: np.ndarray) -> np.ndarray:
     """`array`, no longer to be written to."""
     array.flags.writeable = False
     return array
+
+
+def halves(packed: np.ndarray) -> np.ndarray:
+    """The two halves of each byte, the low one first, as the last axis."""
+    pairs = np.empty((*packed.shape[:-1], 2 * packed.shape[-1]), np.uint8)
+    np.bitwise_and(packed, 0xF, out=pairs[..., 0::2])
+    np.right_shift(packed, 4, out=pairs[..., 1::2])
+    return pairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +76,8 @@ class Recoded:
 
     def read(self, rows: slice = slice(None)) -> np.ndarray:
         stored = self.view.read(rows)
-        return sealed(stored.astype(stored.dtype.newbyteorder("<")).view(self.dtype))
+        native = stored.astype(stored.dtype.newbyteorder("<"), copy=False)
+        return sealed(native.view(self.dtype))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +105,7 @@ class PackedPairs:
         return sealed(self._unpacked(self.view.read(rows)))
 
     def _unpacked(self, packed: np.ndarray) -> np.ndarray:
-        pairs = np.stack([packed & 0xF, packed >> 4], axis=-1)
-        return pairs.reshape(*packed.shape[:-1], 2 * packed.shape[-1]).view(self.dtype)
+        return halves(packed).view(self.dtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +129,7 @@ class Nibbles:
 
     def read(self, rows: slice = slice(None)) -> np.ndarray:
         packed = self.view.read()
-        codes = np.stack([packed & 0xF, packed >> 4], axis=-1).ravel()
-        tensor = codes[: math.prod(self.shape)].reshape(self.shape)
+        tensor = halves(packed)[: math.prod(self.shape)].reshape(self.shape)
         return sealed(tensor[rows] if self.shape else tensor)
 
 
@@ -154,12 +162,20 @@ class Dequantised:
 
     def read(self, rows: slice = slice(None)) -> np.ndarray:
         codes = self.codes.read(rows)
-        exact = np.float64 if codes.dtype.itemsize > 1 else np.float32
-        values: Any = codes.astype(exact)
-        with np.errstate(all="ignore"):  # what is too large is infinite, as in PyTorch
-            values = values - self._along(self.zero, rows).astype(exact)
-            values = values * self._along(self.scale, rows).astype(exact)
-            return sealed(np.asarray(values, np.float32))
+        exact = np.dtype(np.float64 if codes.dtype.itemsize > 1 else np.float32)
+        values = np.empty(codes.shape, np.float32)
+        pieces = np.nditer(
+            [codes, self._along(self.zero, rows), self._along(self.scale, rows), values],
+            flags=["external_loop", "buffered", "zerosize_ok"],
+            op_flags=[["readonly"], ["readonly"], ["readonly"], ["writeonly"]],
+            op_dtypes=[exact] * 3 + [values.dtype],
+            casting="same_kind",
+            buffersize=_PIECE,
+        )
+        with np.errstate(all="ignore"), pieces:  # what is too large is infinite, as in PyTorch
+            for code, zero, scale, value in pieces:
+                value[...] = (code - zero) * scale
+        return sealed(values)
 
     def _along(self, part: float | Handle, rows: slice) -> np.ndarray:
         if isinstance(part, (int, float)):

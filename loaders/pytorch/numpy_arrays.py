@@ -12,16 +12,17 @@ import numpy as np
 from wwfunc.dtypes import BY_NUMPY_NAME
 
 from ..errors import ElementTypeError, LayoutError, PickleError
-from ..pickles.byte_strings import bytes_of
-from ..pickles.nodes import Blob, Global, Instance
+from ..pickles.globals import ARRAY_BUFFERS, ARRAYS, DTYPE, JAX_ARRAYS, SIZE
+from ..pickles.nodes import Global, Instance
 from ..strict_json import brief
 from ..strided import Stored, StridedTensor, check_view
-from .globals import ARRAY_BUFFERS, ARRAYS, DTYPE, SIZE
 
 _NUMERIC = re.compile(r"b1|[iu][1248]|f[248]|c8|c16")
 _DIMENSIONS = 32
 _BUILT = 5  # version, shape, dtype, Fortran order, bytes
-_BUFFERED = 4  # bytes, dtype, shape, order
+_BUFFERED = (4, 5)  # bytes, dtype, shape, order, and how the axes are permuted
+_JAX = 4  # NumPy's function, its arguments, the state, what JAX adds
+_NO_NUMBERS = re.compile(r"O8?|[SUa]\d*|[mM]8?(\[.*\])?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,25 +32,53 @@ class PickledArray:
     shape: tuple[int, ...]
     dtype: np.dtype
     fortran: bool
-    octets: bytes | Blob
+    octets: Any
+    """What stands for its bytes."""
+    axes: tuple[int, ...] | None = None
+    """Which axis of the bytes, which are in C order then, becomes which of its own."""
 
 
 def is_array(node: Instance) -> bool:
-    """Whether a node is a NumPy array of numbers; others hold no weights."""
-    if not node.called or node.function not in ARRAYS | ARRAY_BUFFERS:
+    """Whether a node is an array of NumPy or JAX; those of texts and objects hold no weights."""
+    if not node.called:
         return False
-    return _dtype(_parts(node)[1]) is not None
+    if node.function in JAX_ARRAYS:
+        return True
+    if node.function not in ARRAYS | ARRAY_BUFFERS:
+        return False
+    element = _parts(node)[1]
+    named = type(element) is Instance and element.function == DTYPE and element.args
+    kind = element.args[0] if named else None
+    return type(kind) is not str or not _NO_NUMBERS.fullmatch(kind)
 
 
 def pickled_array(node: Instance, where: str) -> PickledArray:
     """The array that a node stands for, or a typed error."""
-    shape, element, fortran, octets = _parts(node)
-    dtype, octets = _dtype(element), bytes_of(octets)
+    if node.function in JAX_ARRAYS:
+        node = _of_numpy(node, where)
+    shape, element, order, octets, axes = _parts(node)
+    dtype = _dtype(element)
     if dtype is None:
-        raise ElementTypeError(f"{where}: a NumPy array of {brief(element)}, which is not read")
-    if type(shape) is not tuple or octets is None or type(fortran) is not bool:
+        shown = element.args[0] if type(element) is Instance and element.args else element
+        raise ElementTypeError(f"{where}: a NumPy array of {brief(shown)}, which is not read")
+    known = order in ("C", "F") if axes is None else order == "K" and _permutes(axes, shape)
+    if type(shape) is not tuple or not known:
         raise PickleError(f"{where}: the state of a NumPy array is not that of one")
-    return PickledArray(shape, dtype, fortran, octets)
+    return PickledArray(shape, dtype, order == "F", octets, axes)
+
+
+def _of_numpy(node: Instance, where: str) -> Instance:
+    """NumPy's part of an array of JAX."""
+    function, args, state = node.args[:3] if len(node.args) == _JAX else (None, None, None)
+    if type(function) is not Global or function not in ARRAYS or type(args) is not tuple:
+        raise PickleError(f"{where}: {brief(function)} makes no NumPy array")
+    return Instance(function, args, node.at, True, state=state)
+
+
+def _permutes(axes: Any, shape: Any) -> bool:
+    if type(axes) is not tuple or type(shape) is not tuple or len(axes) > _DIMENSIONS:
+        return False
+    return all(type(axis) is int for axis in axes) and sorted(axes) == [*range(len(shape))]
 
 
 def array_tensor(array: PickledArray, stored: Stored, name: str, where: str) -> StridedTensor:
@@ -62,18 +91,24 @@ def array_tensor(array: PickledArray, stored: Stored, name: str, where: str) -> 
         )
     elements = stored.nbytes // array.dtype.itemsize
     check_view(array.shape, strides, 0, elements, where)
-    return StridedTensor(stored, name, array.shape, array.dtype, 0, strides)
+    axes = range(len(strides)) if array.axes is None else array.axes
+    shape, strides = (tuple(sides[axis] for axis in axes) for sides in (array.shape, strides))
+    return StridedTensor(stored, name, shape, array.dtype, 0, strides)
 
 
-def _parts(node: Instance) -> tuple[Any, Any, Any, Any]:
-    """Shape, dtype, whether in Fortran order, bytes; Nones where the node is no array."""
+def _parts(node: Instance) -> tuple[Any, Any, Any, Any, Any]:
+    """Shape, dtype, order, bytes, order of axes; Nones where the node is no array."""
     if node.function in ARRAYS:
         state = node.state if type(node.state) is tuple else ()
-        return state[1:] if len(state) == _BUILT else (None,) * 4
-    if len(node.args) != _BUFFERED:
-        return None, None, None, None
-    octets, dtype, shape, order = node.args
-    return _plain(shape), dtype, order == "F", octets
+        if len(state) != _BUILT:
+            return (None,) * 5
+        _, shape, dtype, fortran, octets = state
+        order = ("F" if fortran else "C") if type(fortran) is bool else None
+        return shape, dtype, order, octets, None
+    if len(node.args) not in _BUFFERED:
+        return (None,) * 5
+    octets, dtype, shape, order, *axes = node.args
+    return _plain(shape), dtype, order, octets, axes[0] if axes else None
 
 
 def _plain(shape: Any) -> Any:

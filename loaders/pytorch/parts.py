@@ -8,9 +8,9 @@ from typing import Any
 
 from ..budget import Budget
 from ..errors import PickleError
+from ..pickles.globals import JIT_LISTS, MAPPINGS, PACKED, SEQUENCES, TYPE_TAG
 from ..pickles.nodes import Global, Instance, TupleKey
 from ..strict_json import brief
-from .globals import JIT_LISTS, MAPPINGS, PACKED, SEQUENCES, TYPE_TAG
 from .rebuild import Tensors
 
 _SCALARS = frozenset((str, int, float, bool, bytes, type(None), Global))
@@ -18,6 +18,7 @@ _PLAIN = frozenset((dict, list, tuple))
 _SMALL = 16
 _TAGS = 8
 _SLOTS = 2
+_NAMED = 3  # what a look costs that makes a name
 
 
 class Holdings:
@@ -30,6 +31,8 @@ class Holdings:
     def __init__(self, root: Any, tensors: Tensors, path: Path, budget: Budget) -> None:
         self._tensors, self._path, self._budget = tensors, path, budget
         self._counts: dict[int, int] = {}
+        self._kept: dict[int, list[tuple[Any, Any]]] = {}
+        self._visited = 0
         self._circles: set[tuple[int, int]] = set()
         self._alive = root  # the counts are by identity
         if not self.is_tensor(root) and not _bare(root):
@@ -49,9 +52,26 @@ class Holdings:
 
     def children(self, node: Any) -> Iterator[tuple[str, Any]]:
         """The parts of a node that hold tensors, by name."""
-        for key, child in parts(node):
-            if self.count(child) and (id(node), id(child)) not in self._circles:
-                yield self._text(key), child
+        self._visit(_NAMED)
+        for key, child in self._with_tensors(node):
+            yield self._text(key), child
+
+    def _visit(self, cost: int = 1) -> None:
+        """Count a look at a part: its opcodes paid for one, but thousands may share it."""
+        self._visited += cost
+        if self._visited > self._budget.opcodes:
+            self._budget.check("opcodes", self._visited, self._path)
+
+    def _with_tensors(self, node: Any) -> list[tuple[Any, Any]]:
+        """Found once for each node: thousands of references may share a part of a million."""
+        kept = self._kept.get(id(node))
+        if kept is None:
+            kept = self._kept[id(node)] = [
+                (key, child)
+                for key, child in parts(node)
+                if self.count(child) and (id(node), id(child)) not in self._circles
+            ]
+        return kept
 
     def _text(self, key: Any) -> str:
         if type(key) in (str, int):
@@ -89,6 +109,7 @@ class Holdings:
     ) -> Any:
         """The next part that is still to be counted; what is known is added to the total."""
         for _, child in rest:
+            self._visit()
             if type(child) in _SCALARS:
                 continue
             known = 1 if self.is_tensor(child) else self._counts.get(id(child))
@@ -102,7 +123,10 @@ class Holdings:
 
 
 def parts(node: Any) -> Iterator[tuple[Any, Any]]:
-    """The named parts of a node: the entries of a dict, the attributes of an object."""
+    """The named parts of a node: the entries of a dict, the attributes of an object.
+
+    None stands in the place of a part that is passed over, so that it can be counted.
+    """
     for _ in range(_TAGS):
         if type(node) is not Instance or node.function not in JIT_LISTS | {TYPE_TAG}:
             break
@@ -132,11 +156,22 @@ def _object_parts(node: Instance) -> Iterator[tuple[Any, Any]]:
         yield from _pairs(node.args[-1] if node.args else None)
     elif not node.called:
         yield from enumerate(node.args)
-    elif node.function in SEQUENCES and node.args:
-        yield from parts(node.args[0])
+    elif node.function in SEQUENCES:
+        yield from parts(node.args[0] if node.args else None)
+    else:
+        yield from _argument_parts(node)
     yield from _state_parts(node.state if _has_state(node) else None)
     yield from (node.entries or {}).items()
     yield from enumerate(node.items or ())
+
+
+def _argument_parts(node: Instance) -> Iterator[tuple[Any, Any]]:
+    """What a function would be called with: what it makes of tensors is not known."""
+    for place, argument in enumerate(node.args):
+        if type(argument) is dict and argument.keys() >= {"_parameters", "_modules"}:
+            yield from _module_parts(argument)  # of a module that is made of code, by torch.fx
+        else:
+            yield f"{node.function}.{place}", argument
 
 
 def _has_state(node: Instance) -> bool:
@@ -148,13 +183,16 @@ def _module_parts(state: dict[Any, Any]) -> Iterator[tuple[Any, Any]]:
     """What its `state_dict()` would hold."""
     yield from parts(state["_parameters"])
     passing = state.get("_non_persistent_buffers_set")
-    left_out = {name for _, name in parts(passing) if type(name) is str}
+    left_out = set()
+    for _, name in parts(passing):
+        yield None, None
+        if type(name) is str:
+            left_out.add(name)
     for name, buffer in parts(state.get("_buffers")):
-        if type(name) is not str or name not in left_out:
-            yield name, buffer
+        yield name, None if type(name) is str and name in left_out else buffer
     for name, value in state.items():
-        if type(value) is Instance and value.function == PACKED:
-            yield name, _unwrapped(value.state)
+        is_packed = type(value) is Instance and value.function == PACKED
+        yield name, _unwrapped(value.state) if is_packed else None
     yield from parts(state["_modules"])
 
 
@@ -183,8 +221,8 @@ def _pairs(argument: Any) -> Iterator[tuple[Any, Any]]:
         yield from parts(argument) if type(argument) is dict else ()
         return
     for pair in argument:
-        if type(pair) in (list, tuple) and len(pair) == 2:
-            yield pair[0], pair[1]
+        is_pair = type(pair) in (list, tuple) and len(pair) == 2
+        yield (pair[0], pair[1]) if is_pair else (None, None)
 
 
 def _bare(node: Any) -> bool:

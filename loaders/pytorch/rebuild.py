@@ -13,10 +13,11 @@ from wwfunc.checkpoint import ArrayHandle, Handle
 
 from ..budget import Budget
 from ..errors import ElementTypeError, LayoutError, PickleError, UnsupportedError
+from ..pickles import globals as names
+from ..pickles.byte_strings import bytes_of
 from ..pickles.nodes import Global, Instance, Persistent
 from ..strict_json import brief
-from ..strided import StridedTensor
-from . import globals as names
+from ..strided import Stored, StridedTensor
 from .arguments import (
     in_c_order,
     layout,
@@ -33,6 +34,7 @@ from .tensors import Sources, Storage, strided_tensor
 
 _SHORT = 100
 _STEPS = 8  # a parameter around a subclass around a tensor is three
+_WORKSPACE = 4 << 20
 _OLD_STATE = 4  # storage, offset, size, strides
 _OLD_VARIABLE = 5  # data, name, hooks, requires_grad, volatile
 _NO_DATA = frozenset((names.META, names.WRAPPER))
@@ -49,7 +51,9 @@ class Tensors:
     def __init__(self, path: Path, sources: Sources, budget: Budget, stored: int) -> None:
         self._path, self._sources, self._budget, self._stored = path, sources, budget, stored
         self._nbytes = 0
+        self._copies = False
         self._known: dict[Any, Handle] = {}
+        self._known_octets: dict[int, Stored] = {}
         self._name = ""
         self._calls: dict[Global, Callable[[Instance, str, int], Handle]] = {
             **dict.fromkeys(names.PLAIN_TENSORS, self._plain),
@@ -96,8 +100,15 @@ class Tensors:
             shown = repr(name) if len(name) <= _SHORT else brief(name)
             where = f"{self._path}: tensor {shown}"
             found = self._known[node] = self._handle(node, where, 0)
+            self._spend(self._workspace(found))
         self._spend(found.nbytes)
         return found
+
+    def _workspace(self, found: Handle) -> int:
+        """What reading takes beside the values, once: more than views of a file are made."""
+        copied = not isinstance(found, StridedTensor) or found.conjugated or found.negated
+        first, self._copies = copied and not self._copies, copied or self._copies
+        return _WORKSPACE if first else 0
 
     def _spend(self, nbytes: int) -> None:
         self._nbytes += nbytes
@@ -140,13 +151,24 @@ class Tensors:
 
     def _array(self, node: Instance, where: str) -> Handle:
         array = pickled_array(node, where)
-        stored = self._sources.octets(array.octets)
+        stored = self._octets(array.octets, where)
         view = array_tensor(array, stored, self._name, where)
         if view.dtype.kind == "b":
             octets = np.dtype(np.uint8)
             return Truth(StridedTensor(stored, view.name, view.shape, octets, 0, view.strides))
         native = view.dtype.newbyteorder("<") if view.dtype.kind in "iufc" else view.dtype
         return view if view.dtype == native else Recoded(view, native)
+
+    def _octets(self, node: Any, where: str) -> Stored:
+        """The bytes of an array, taken once however many arrays share them."""
+        source = node.args[0] if type(node) is Instance and node.args else node
+        known = self._known_octets.get(id(source))
+        if known is None:
+            octets = bytes_of(node)
+            if octets is None:
+                raise PickleError(f"{where}: the bytes of a NumPy array are {brief(node)}")
+            known = self._known_octets[id(source)] = self._sources.octets(octets)
+        return known
 
     # ---- calls
 
@@ -197,13 +219,15 @@ class Tensors:
         return found
 
     def _subclass(self, node: Instance, where: str, step: int) -> Handle:
-        function, _, args, *_ = self._arguments(node, where, 4, 4)
+        function, kind, args, *_ = self._arguments(node, where, 4, 4)
         if (
             type(function) is not Global
             or function not in names.REBUILDS
             or type(args) is not tuple
         ):
             raise PickleError(f"{where}: {brief(function)} is not known to return a tensor")
+        if function == names.WRAPPER and _is_distributed(kind):
+            raise UnsupportedError(f"{where} is a distributed tensor: save its full_tensor()")
         return self._handle(Instance(function, args, node.at, True), where, step + 1)
 
     def _of_class(self, node: Instance, where: str, step: int) -> Handle:
@@ -231,6 +255,8 @@ class Tensors:
         quantiser = node.args[4]
         if type(quantiser) is not tuple or type(quantiser[0] if quantiser else None) is not Global:
             raise PickleError(f"{where}: {brief(quantiser)} is no quantiser")
+        if isinstance(codes, (Nibbles, Recoded)):
+            self._spend(codes.nbytes)  # beside the values, they are in memory too
         scheme, *rest = quantiser
         if scheme == ("torch", "per_tensor_affine") and len(rest) == 2:
             return Dequantised(codes, number(rest[0], where), number(rest[1], where))
@@ -288,3 +314,9 @@ class Tensors:
             raise PickleError(f"{where}: a sparse tensor of sparse tensors")
         self._spend(found.nbytes)
         return found
+
+
+def _is_distributed(kind: Any) -> bool:
+    """Whether a class is `DTensor`, which has moved from module to module."""
+    is_name = type(kind) is Global and kind.name == "DTensor"
+    return is_name and kind.module.startswith("torch.distributed.")

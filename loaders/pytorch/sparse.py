@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +17,9 @@ _LARGEST = (1 << 63) - 1
 COO = "torch.sparse_coo"
 _BY_ROWS = ("torch.sparse_csr", "torch.sparse_bsr")
 _BLOCKED = ("torch.sparse_bsr", "torch.sparse_bsc")
+_BLOCK = 1 << 16  # elements that are placed at once
+_INDEX = 4  # bytes: PyTorch has no narrower ones
+_LARGE = 1 << 16  # bytes of one element, a block or a row, above which it is added by itself
 LAYOUTS = (COO, *_BY_ROWS, "torch.sparse_csc", "torch.sparse_bsc")
 
 
@@ -46,55 +48,95 @@ class SparseTensor:
 
     def read(self, rows: slice = slice(None)) -> np.ndarray:
         dense = np.zeros(self.shape, self.dtype)
+        values = self.values.read()
         if self.layout == COO:
-            self._fill(dense, self.indices[0].read(), self.values.read())
+            (indices,) = (part.read() for part in self.indices)
+            self._add_coordinates(dense, indices, values)
         else:
-            self._fill_compressed(dense)
+            self._add_compressed(dense, values)
         return sealed(dense[rows])
 
-    def _fill_compressed(self, dense: np.ndarray) -> None:
+    def _add_coordinates(self, dense: np.ndarray, indices: np.ndarray, values: np.ndarray) -> None:
+        for at in _slices(values.shape[0]):
+            self._add(dense, tuple(indices[:, at]), values[at])
+
+    def _add_compressed(self, dense: np.ndarray, values: np.ndarray) -> None:
+        """All batches alike: each has as many elements as any other."""
         compressed, plain = (part.read() for part in self.indices)
-        values, batches = self.values.read(), compressed.ndim - 1
-        for at in itertools.product(*map(range, dense.shape[:batches])):
-            part = dense[at]
-            places = self._places(compressed[at], plain[at])
-            self._fill(self._blocks(part, values[at]), places, values[at])
+        batches, each = math.prod(plain.shape[:-1]), plain.shape[-1]
+        lines = compressed.shape[-1] - 1
+        self._check_ends(compressed, each)
+        if not batches * each:
+            return
+        ends = compressed[..., 1:].reshape(batches, lines)
+        plain = plain.reshape(batches, each)
+        values = values.reshape(batches, each, *values.shape[compressed.ndim :])
+        matrices = self._blocks(dense, compressed.ndim - 1, values)
+        together = max(1, _BLOCK // max(each, lines))
+        for first in range(0, batches, together):
+            some = np.arange(first, min(first + together, batches))
+            stops = (
+                ends[first]
+                if len(some) == 1
+                else (ends[some] + each * (some - first)[:, None]).ravel()
+            )
+            for at in _slices(len(some) * each):
+                which, place = np.divmod(np.arange(at.start, at.stop), each)
+                line = np.searchsorted(stops, which * each + place, "right") - which * lines
+                sides = line, plain[first + which, place]
+                found = sides if self.layout in _BY_ROWS else sides[::-1]
+                self._add(matrices, (first + which, *found), values[first + which, place])
 
-    def _places(self, compressed: np.ndarray, plain: np.ndarray) -> np.ndarray:
-        """Coordinates, out of the ends of the compressed rows or columns."""
-        counts = np.diff(compressed)
-        if compressed[0] != 0 or compressed[-1] != len(plain) or (counts < 0).any():
+    def _check_ends(self, compressed: np.ndarray, count: int) -> None:
+        fits = (compressed[..., 0] == 0).all() and (compressed[..., -1] == count).all()
+        if not fits or (compressed[..., 1:] < compressed[..., :-1]).any():
             raise LayoutError(f"{self.where}: the compressed indices do not count its elements")
-        lines = np.repeat(np.arange(len(counts)), counts)
-        return np.stack([lines, plain] if self.layout in _BY_ROWS else [plain, lines])
 
-    def _blocks(self, dense: np.ndarray, values: np.ndarray) -> np.ndarray:
-        """The matrix with its blocks as the last axes: a view, to be written to."""
+    def _blocks(self, dense: np.ndarray, batches: int, values: np.ndarray) -> np.ndarray:
+        """The matrices, with their blocks as the last axes: a view, to be written to."""
+        rows, cols, *inner = dense.shape[batches:]
         if self.layout not in _BLOCKED:
-            return dense
-        (rows, cols), (height, width) = dense.shape[:2], values.shape[1:3]
-        split = dense.reshape(rows // height, height, cols // width, width, *dense.shape[2:])
-        return np.moveaxis(split, 2, 1)
+            return dense.reshape(-1, rows, cols, *inner)
+        height, width = values.shape[2:4]
+        split = dense.reshape(-1, rows // height, height, cols // width, width, *inner)
+        return np.moveaxis(split, 3, 2)
 
-    def _fill(self, dense: np.ndarray, places: np.ndarray, values: np.ndarray) -> None:
-        """Add `values` at the columns of `places`; those of one place sum up, as in PyTorch."""
-        sides = np.array(dense.shape[: len(places)]).reshape(-1, 1)
-        if ((places < 0) | (places >= sides)).any():
-            raise LayoutError(f"{self.where}: an index lies outside the shape {[*self.shape]}")
-        flat = np.ravel_multi_index(tuple(places), tuple(sides.ravel())) if len(places) else places
-        if len(np.unique(flat)) == len(values):
-            dense[tuple(places)] = values
-        else:
-            with np.errstate(all="ignore"):  # what is too large is infinite, as in PyTorch
-                np.add.at(dense, tuple(places), values)
+    def _add(self, dense: np.ndarray, places: tuple[np.ndarray, ...], values: np.ndarray) -> None:
+        """Add `values` at `places`; those of one place sum up, as in PyTorch."""
+        flat = np.zeros(len(values), np.int64)
+        for place, side in zip(places, dense.shape, strict=False):
+            if ((place < 0) | (place >= side)).any():
+                raise LayoutError(f"{self.where}: an index lies outside the shape {[*self.shape]}")
+            flat = flat * side + place
+        with np.errstate(all="ignore"):  # what is too large is infinite, as in PyTorch
+            if math.prod(values.shape[1:]) * values.itemsize > _LARGE:
+                for at, value in zip(zip(*places, strict=True), values, strict=True):
+                    np.add(dense[at], value, out=dense[at])
+            elif _differ(flat):
+                dense[places] += values
+            else:
+                np.add.at(dense, places, values)
+
+
+def _slices(count: int) -> Iterator[slice]:
+    for start in range(0, count, _BLOCK):
+        yield slice(start, min(start + _BLOCK, count))
+
+
+def _differ(numbers: np.ndarray) -> bool:
+    """Whether no number stands twice; they are sorted already where PyTorch coalesced them."""
+    if (numbers[1:] > numbers[:-1]).all():
+        return True
+    numbers = np.sort(numbers)
+    return bool((numbers[1:] != numbers[:-1]).all())
 
 
 def sparse_tensor(
     layout: str, indices: tuple[Handle, ...], values: Handle, shape: tuple[int, ...], where: str
 ) -> SparseTensor:
     """A sparse tensor whose parts fit together; what the indices say is checked on reading."""
-    if any(part.dtype.kind != "i" for part in indices):
-        raise LayoutError(f"{where}: the indices of a sparse tensor are no integers")
+    if any(part.dtype.kind != "i" or part.dtype.itemsize < _INDEX for part in indices):
+        raise LayoutError(f"{where}: the indices of a sparse tensor are no int32 or int64")
     if math.prod(side for side in shape if side) * values.dtype.itemsize > _LARGEST:
         raise LayoutError(f"{where}: shape {[*shape]} overflows")
     shapes = (*(part.shape for part in indices), values.shape)

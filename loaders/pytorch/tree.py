@@ -11,10 +11,10 @@ from wwfunc.checkpoint import Checkpoint, Handle
 
 from ..budget import Budget
 from ..errors import PickleError
+from ..pickles.globals import MAPPINGS
 from ..pickles.nodes import Instance
 from ..strict_json import brief
 from .choice import Choice, choose, find
-from .globals import MAPPINGS
 from .parts import Holdings, parts
 from .rebuild import Tensors
 from .tensors import Sources
@@ -120,4 +120,6 @@ def _is_text(name: str) -> bool:
 def _is_short(value: Any) -> bool:
     if type(value) is str:
         return len(value) <= _LONGEST_VALUE and _is_text(value)
-    return type(value) in (int, float, bool)
+    if type(value) is int:
+        return value.bit_length() <= _LONGEST_VALUE
+    return type(value) in (float, bool)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from wwfunc.checkpoint import Checkpoint, Handle
 
@@ -67,7 +67,14 @@ BudgetError, LayoutError, ElementTypeError, UnsupportedError, AmbiguousError
     archive = TorchArchive(path, budget, check_crc=check_crc)
     machine = PickleMachine(path, budget, inert=inert, persistent=torch_persistent)
     root = machine.load_whole(archive.pickle, what="data.pkl")
-    return open_tree(root, archive, path, budget, key, archive.size, spent=machine.spent)
+    spent = machine.spent
+    if archive.has_constants:
+        machine = PickleMachine(path, budget, inert=inert, persistent=archive.constant)
+        machine.spent = spent
+        start = archive.append_constants(budget)
+        constants = machine.load_whole(archive.pickle, start, what="constants.pkl")
+        root, spent = _with_constants(root, constants), machine.spent
+    return open_tree(root, archive, path, budget, key, archive.size, spent=spent)
 
 
 def read_tensors(path: Path, budget: Budget) -> dict[str, Handle]:
@@ -83,17 +90,39 @@ class TorchArchive(Sources):
         self._path, self._check_crc = path, check_crc
         self._members = self._under_root(read_archive(path.absolute(), budget))
         self._order = self._byteorder(budget)
-        self._member = self._members["data.pkl"]
+        member = self._members["data.pkl"]
+        self._pickles = [(0, member)]
         self._storages: dict[str, Storage] = {}
-        self.pickle = self._member.content(budget, "pickle_bytes")
+        self._of_constants: set[Persistent] = set()
+        self.pickle = member.content(budget, "pickle_bytes")
         """The content of data.pkl."""
+
+    @property
+    def has_constants(self) -> bool:
+        """Whether it is TorchScript, which holds what its code refers to beside its modules."""
+        return "constants.pkl" in self._members
+
+    def append_constants(self, budget: Budget) -> int:
+        """Where the content of constants.pkl starts in `pickle`, to which it is added."""
+        member, start = self._members["constants.pkl"], len(self.pickle)
+        self.pickle += member.content(budget, "pickle_bytes")
+        self._pickles.append((start, member))
+        return start
+
+    def constant(self, pid: Any, at: int) -> Any:
+        """What stands for a persistent id in constants.pkl, whose storages lie by themselves."""
+        node = torch_persistent(pid, at)
+        if isinstance(node, Persistent):
+            self._of_constants.add(node)
+        return node
 
     def storage(self, node: Persistent | Instance, where: str) -> Storage:
         """The storage that a persistent id names: an entry of exactly its size."""
         if not isinstance(node, Persistent):
             raise UnsupportedError(f"{where} is a PyTorch file within the pickle of another")
         found = claim(node, where)
-        member = self._members.get(f"data/{found.key}")
+        folder = "constants" if node in self._of_constants else "data"
+        member = self._members.get(f"{folder}/{found.key}")
         if member is None or "/" in found.key:
             raise LayoutError(f"{where}: the file has no storage {brief(found.key)}")
         if member.nbytes != found.nbytes:
@@ -102,7 +131,7 @@ class TorchArchive(Sources):
                 f"{found.kind.name} does not take {member.nbytes} bytes"
             )
         storage = Storage(member, found.kind, self._order)
-        first = self._storages.setdefault(found.key, storage)
+        first = self._storages.setdefault(member.name, storage)
         if first.kind != found.kind and None not in (first.kind.torch, found.kind.torch):
             raise LayoutError(
                 f"{where}: storage {brief(found.key)} is {found.kind.name}, for another tensor "
@@ -120,9 +149,10 @@ class TorchArchive(Sources):
         """Bytes of the pickle itself, mapped where it is not compressed."""
         if isinstance(value, bytes):
             return MemoryBytes(value)
-        if self._member.deflated:
+        start, member = next(place for place in reversed(self._pickles) if place[0] <= value.start)
+        if member.deflated:
             return MemoryBytes(self.pickle[value.start : value.start + value.nbytes])
-        return FileBytes(self._member.path, self._member.offset + value.start, value.nbytes)
+        return FileBytes(member.path, member.offset + value.start - start, value.nbytes)
 
     def _under_root(self, members: Mapping[str, Member]) -> dict[str, Member]:
         """The entries without the folder that all of them stand in."""
@@ -152,6 +182,16 @@ class TorchArchive(Sources):
         if member.nbytes > _SMALL:
             raise HeaderError(f"{self._path}: {member.nbytes} bytes of {brief(member.name)}")
         return member.content(budget, "header_bytes")
+
+
+def _with_constants(root: Any, constants: Any) -> Any:
+    """The object with the tensors that its code refers to: all of its weights, if it is frozen."""
+    if type(root) is not Instance or root.called or type(root.state) is not dict:
+        return root
+    if "constants" in root.state or not constants:
+        return root
+    root.state["constants"] = constants
+    return root
 
 
 def _refuse_others(members: Mapping[str, Member], path: Path) -> None:

@@ -149,6 +149,14 @@ def test_split_weights():
             assert same(found[name].read(), file[f"layers/{place}"][()])
 
 
+def test_split_weights_of_a_model_without_any(tmp_path):
+    path = write(tmp_path / "x.weights.json", json.dumps({"metadata": {}, "weight_map": {}}))
+    assert dict(loaders.load_keras_index(path)) == {}
+    write(path, json.dumps({"metadata": {}, "weight_map": []}))
+    with pytest.raises(errors.ShardError, match="no weight_map"):
+        loaders.load_keras_index(path)
+
+
 def test_codes_of_a_quantised_layer_are_no_weights():
     found = loaders.load(FOLDER / "int8.keras")
     assert {name: handle.dtype.name for name, handle in found.items()} == {

@@ -148,7 +148,13 @@ MALFORMED = {
     "key a dictionary": (b"\x81\x80\1", H, "a key is no text but a dictionary"),
     "key no UTF-8": (b"\x81\xa1\xff\1", H, r"the text b'\\xff' is not UTF-8"),
     "key a surrogate": (b"\x81\xa3\xed\xa0\x80\1", H, "is not UTF-8"),
-    "names that join to one": (msgpack.packb({"a.b": 1, "a": {"b": 2}}), H, "are named 'a.b'"),
+    "names that join to one": (
+        msgpack.packb({"a.b": 1, "a": {"b": 2}, "a/b": 3}),
+        H,
+        "two values are named 'a/b'",
+    ),
+    "nothing but text": (inner((2,), "str64", bytes(16)), E, "'a' holds text, which are not read"),
+    "text cut off": (one(msgpack.ExtType(1, inner((2,), "str64", bytes(16))[6:-1])), T, "bytes"),
     "name of 5000": (one({"x" * 5_000: 1}), H, "a name of 5,002 characters"),
     "deep": (b"\x81\xa1a" * 100_000, B, r"Budget\(nesting=201\)"),
     "other extension": (one(msgpack.ExtType(5, b"")), H, "the extension 5 is none of Flax's"),
@@ -211,6 +217,40 @@ def test_malformed(tmp_path, content, error, match):
         load(path)
     assert caught.type is error
     assert len(str(caught.value)) < len(str(path)) + 400
+
+
+def test_keys_with_dots_that_would_join_to_one_name(tmp_path):
+    tree = {"a.b": 1, "a": {"b": 2, "c": {"d": 3}, "c.d": 4}, "a.c": {"d": 5}, "x": {"y.z": 6}}
+    found = load(write(tmp_path / "x", msgpack.packb(tree)))
+    names = ["a.b", "a/b", "a/c/d", "a/c.d", "a.c/d", "x.y.z"]
+    assert {name: handle.read().item() for name, handle in found.items()} == {
+        name: number for number, name in enumerate(names, 1)
+    }
+
+
+UNREAD = {
+    "str64": "text",
+    "bytes24": "text",
+    "datetime64[ns]": "dates",
+    "timedelta64": "spans of time",
+    "float128": "numbers of NumPy's longdouble",
+}
+
+
+@pytest.mark.parametrize("element", UNREAD)
+def test_arrays_beside_the_weights_are_named(tmp_path, element):
+    tree = {"a": ext((2,), element, bytes(32)), "w": PIECE, "n": "text"}
+    found = load(write(tmp_path / "x", msgpack.packb(tree)))
+    assert [*found] == ["w"]
+    words = f"an array of {UNREAD[element]}, which is not read"
+    assert found.metadata == {"n": "text", "a": words}
+
+
+def test_text_that_flax_saved(tmp_path):
+    tree = {"w": np.ones(2, np.float32), "words": np.array(["ab", "c"])}
+    found = load(write(tmp_path / "x", flax.serialization.msgpack_serialize(tree)))
+    assert found["w"].read().tolist() == [1, 1]
+    assert found.metadata == {"words": "an array of text, which is not read"}
 
 
 BUDGETS = {

@@ -149,8 +149,16 @@ MALFORMED = {
     "objects": (pickled(), E, "holds Python objects"),
     "records": (npy(fields(descr=[("a", "<f4"), ("b", "<i4")], shape=(1,)), EIGHT), E, "records"),
     "subarray": (npy(fields(descr="(9,9)f4")), E, r"unknown element type '\(9,9\)f4'"),
-    "long double": (npy(fields(descr="<f16", shape=(1,)), bytes(16)), E, "element type '<f16'"),
-    "dates": (npy(fields(descr="<M8[ns]", shape=(1,)), EIGHT), E, "element type '<M8"),
+    "long double": (
+        npy(fields(descr="<f16", shape=(1,)), bytes(16)),
+        E,
+        "holds numbers of NumPy's longdouble",
+    ),
+    "dates": (
+        npy(fields(descr="<M8[ns]", shape=(1,)), EIGHT),
+        E,
+        "holds dates, which are not read",
+    ),
     "text of no length": (npy(fields(descr="<U0")), E, "element type '<U0'"),
     "bare bytes": (npy(fields(descr="|V8", shape=(1,)), EIGHT), E, "bare '|V8' elements"),
 }
@@ -166,12 +174,45 @@ def test_malformed(tmp_path, content, error, match):
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-@pytest.mark.parametrize("case", ["a byte short", "terabytes", "objects", "deep brackets"])
+@pytest.mark.parametrize("case", ["a byte short", "terabytes", "bare bytes", "deep brackets"])
 def test_malformed_in_an_archive(tmp_path, case, method):
     content, error, match = MALFORMED[case]
     path = npz(tmp_path / "a.npz", method, good=npy(fields(), EIGHT), bad=content)
     with pytest.raises(error, match=f"array 'bad.npy'.*{match}"):
         load_npz(path)
+
+
+UNREAD = {
+    "Python objects": np.array([{}], object),
+    "records": np.zeros(2, [("a", "f4"), ("b", "i4")]),
+    "dates": np.zeros(2, "M8[ns]"),
+    "spans of time": np.zeros(2, "m8[25s]"),
+    "numbers of NumPy's longdouble": np.zeros(2, np.longdouble),
+}
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_arrays_beside_the_weights_are_named(tmp_path, save):
+    save(tmp_path / "a.npz", good=np.float32([1, 2]), **UNREAD)
+    found = load_npz(tmp_path / "a.npz")
+    assert [*found] == ["good"]
+    assert found["good"].read().tolist() == [1, 2]
+    assert found.metadata == {name: f"an array of {name}, which is not read" for name in UNREAD}
+
+
+@pytest.mark.parametrize("words", UNREAD)
+def test_nothing_but_arrays_that_are_not_read(tmp_path, words):
+    np.savez(tmp_path / "a.npz", a=UNREAD[words], b=UNREAD[words])
+    with pytest.raises(errors.ElementTypeError, match=f"array 'a.npy' holds {words}, which are"):
+        load_npz(tmp_path / "a.npz")
+
+
+def test_headers_count_together(tmp_path):
+    head = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1,)" + b" " * 4_000 + b"}"
+    path = npz(tmp_path / "a.npz", **{str(number): npy(head, b"1234") for number in range(3)})
+    assert len(load_npz(path, budget=Budget(header_bytes=13_000))) == 3
+    with pytest.raises(errors.BudgetError, match="header bytes are over the budget of 9,000"):
+        load_npz(path, budget=Budget(header_bytes=9_000))
 
 
 def test_entry_that_is_no_array(tmp_path):

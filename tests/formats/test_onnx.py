@@ -323,6 +323,48 @@ def test_codes_with_a_scale_for_each_block(tmp_path):
     assert handle.read().tolist() == [[0, 10], [2, 30], [8, 100]]
 
 
+def test_a_block_may_be_longer_than_the_axis(tmp_path):
+    attributes = attribute("block_size", integer(3, 1 << 62)), attribute("axis", integer(3, 1))
+    handle = quantised(tmp_path, (2, 3), [[1], [10]], *attributes, zero=[[1], [2]])
+    assert handle.read().tolist() == [[-1, 0, 1], [10, 20, 30]]
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_codes_in_blocks_are_those_of_a_scale_for_each(tmp_path, axis):
+    dims, sides = (5, 7, 4), [5, 7, 4]
+    sides[axis] = -(-sides[axis] // 3)
+    scales = ramp(*sides) + 1
+    attributes = attribute("block_size", integer(3, 3)), attribute("axis", integer(3, axis))
+    handle = quantised(tmp_path, dims, scales, *attributes, codes=bytes(range(100)) + bytes(40))
+    spread = np.repeat(scales, 3, axis).take(range(dims[axis]), axis).astype(np.float32)
+    wanted = np.frombuffer(bytes(range(100)) + bytes(40), np.int8).reshape(dims) * spread
+    for rows in (slice(None), slice(1, 4), slice(None, None, -2), slice(3, 3)):
+        assert handle.read(rows).tolist() == wanted[rows].tolist()
+
+
+def test_codes_of_few_bits_may_take_many_times_their_room(tmp_path):
+    """As a model in four bits does, whose file is an eighth of its numbers."""
+    path = write(
+        tmp_path / "x.onnx",
+        model(
+            initializer("q", (64, 1024), 22, bytes(32 * 1024)),
+            initializer("s", (), FLOAT, floats(1)),
+            node("DequantizeLinear", "qs", "w"),
+        ),
+    )
+    assert load_onnx(path, budget=loaders.Budget(free_bytes=0))["q"].nbytes == 64 * 1024 * 4
+
+
+def test_the_numbers_of_all_nodes_count(tmp_path):
+    scales = [initializer(f"s{i}", (), FLOAT, floats(i)) for i in range(9)]
+    nodes = [node("DequantizeLinear", ("q", f"s{i}"), (f"w{i}",)) for i in range(9)]
+    content = model(initializer("q", (1_000,), INT8, bytes(1_000)), *scales, *nodes)
+    path = write(tmp_path / "x.onnx", content)
+    load_onnx(path)
+    with pytest.raises(errors.BudgetError, match=r"bytes of tensors in .* are over"):
+        load_onnx(path, budget=loaders.Budget(free_bytes=20_000))
+
+
 def test_packed_codes(tmp_path):
     handle = quantised(tmp_path, (3,), 2.0, kind=22, codes=b"\xf1\x08")
     assert handle.read().tolist() == [2, -2, -16]

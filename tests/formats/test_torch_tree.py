@@ -317,10 +317,50 @@ def test_names_count_as_memory(opened):
 
 
 def test_opaque_objects(opened):
-    """Tensors in the arguments of an unknown call are not those of the model; its state may be."""
+    """Tensors in the arguments of an unknown call are named after it, since they may be weights."""
     made = op(call("a.b", W), code({"inner": {"w": W}}), b"b")
     found = opened({"w": W, "x": made}, inert=True)
-    assert list(found) == ["w", "x.inner.w"]
+    assert list(found) == ["w", "x.a.b.0", "x.inner.w"]
+    alone = opened({"x": call("a.b", {"k": [W]}, 3)}, inert=True)
+    assert list(alone) == ["a.b.0.k.0"]
+
+
+def test_a_module_of_code_is_that_module(opened):
+    """`torch.fx` makes its modules by a call of a function with their attributes."""
+    body = {"_parameters": {"weight": W}, "_modules": {}, "_code": "def forward(self): pass"}
+    made = call("torch.fx.graph_module.reduce_graph_module", body, "import torch")
+    with pytest.raises(loaders.errors.UnsafeGlobalError, match="reduce_graph_module"):
+        opened(made)
+    assert list(opened(made, inert=True)) == ["weight"]
+
+
+@pytest.mark.parametrize("title", ["opt_G", "solver", "adam", "trainer"])
+def test_optimisers_are_known_by_what_they_hold(opened, title):
+    for optimiser in (ADAM, ordered(ADAM)):
+        found = opened({"net_a": MODEL, title: optimiser})
+        assert list(found) == NAMES
+        assert found.metadata["left_out"] == f"{title} (1 tensors)"
+    assert list(opened({"net_a": MODEL, title: ADAM}, key=title)) == ["state.0.exp_avg"]
+
+
+def test_numbers_of_any_size(opened):
+    """The state of a random generator is one of 128 bits, without a sign."""
+    state = {"state": (1 << 128) - 5, "inc": 3, "long": 1 << 2000}
+    assert list(opened({"model": MODEL, "rng": state})) == NAMES
+
+
+def test_keys_that_are_tuples(opened):
+    beside = {"a": mapping((((1, 2), 3), 1)), "b": mapping((tuple(range(40)), 1))}
+    assert list(opened({**MODEL, "info": beside})) == NAMES
+    with pytest.raises(PickleError, match=r"under the key .*, no name"):
+        opened({"w": mapping(((("a", 1), 2), W))})
+
+
+def test_what_thousands_share(opened):
+    """Each reference is to be as cheap as the tensors in it, not as all that stands beside them."""
+    shared = op(code([None] * 100_000 + [W]), b"q\x01")
+    found = opened([shared, *[op(b"h\x01")] * 500], budget=loaders.Budget(opcodes=400_000))
+    assert len(found) == 501
 
 
 def test_tensors_that_an_unknown_call_makes(opened):

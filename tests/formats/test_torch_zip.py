@@ -13,9 +13,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 from files import python
-from pickles import Raw, call, mapping, name, new, pickled
+from pickles import Raw, call, code, mapping, name, new, op, pickled
 from torch_files import hooks, storage, tensor, torch_entries, torch_zip
-from zips import write_zip
+from zips import Entry, write_zip
 
 import loaders
 import wwfunc
@@ -293,6 +293,118 @@ def test_arrays_of_numpy(tmp_path):
         both(found[title], array.astype(array.dtype.newbyteorder("=")))
     again = loaders.load(deflated(path, tmp_path / "deflated.pt"))
     same(again["fortran"].read(), arrays["fortran"])
+
+
+PERMUTED = np.arange(24.0).reshape(2, 3, 4).transpose(1, 0, 2)
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_arrays_whose_axes_are_permuted(tmp_path, protocol):
+    content = pickle.dumps({"w": PERMUTED, "b": PERMUTED.transpose(0, 2, 1)}, protocol)
+    found = loaders.load(write_zip(tmp_path / "x.pt", torch_entries(content)))
+    for title, array in pickle.loads(content).items():
+        both(found[title], array)
+
+
+def permuted(axes, order="K"):
+    """What protocol 5 has for an array, with other axes."""
+    element = call("numpy.dtype", "f4", False, True)
+    octets = b"\0" * 24
+    return call("numpy._core.numeric._frombuffer", octets, element, (2, 3), order, axes)
+
+
+@pytest.mark.parametrize(
+    "axes", [(0,), (0, 0), (0, 2), (1, -2), (True, 0), "10", [1, 0], None, (1, 0, 2)]
+)
+def test_axes_that_are_no_permutation(tmp_path, axes):
+    array = permuted(axes)
+    with pytest.raises(errors.PickleError, match="tensor 'w': the state of a NumPy array"):
+        loaders.load(torch_zip(tmp_path / "x.pt", {"w": array}))
+    assert loaders.load(torch_zip(tmp_path / "y.pt", {"w": permuted((1, 0))}))["w"].shape == (3, 2)
+
+
+ODD_ARRAYS = {
+    "longdouble": np.ones((2, 2), np.longdouble),
+    "longcomplex": np.ones(2, np.clongdouble),
+    "fields": np.zeros(2, [("a", "f4"), ("b", "i4")]),
+}
+
+
+@pytest.mark.parametrize("protocol", [2, 5])
+@pytest.mark.parametrize("kind", ODD_ARRAYS)
+def test_arrays_that_are_not_read_are_not_lost(tmp_path, kind, protocol):
+    content = pickle.dumps({"w": GRID, "x": ODD_ARRAYS[kind]}, protocol)
+    path = write_zip(tmp_path / "x.pt", torch_entries(content))
+    with pytest.raises(errors.ElementTypeError, match="tensor 'x': a NumPy array of"):
+        loaders.load(path)
+
+
+def test_arrays_of_no_numbers(tmp_path):
+    arrays = {
+        "text": np.array(["cat", "dog"]),
+        "bytes": np.array([b"cat"]),
+        "objects": np.array([None, "x"], object),
+        "dates": np.array(["2024-01-02"], "datetime64[D]"),
+    }
+    for protocol in (2, 5):
+        content = pickle.dumps({"w": GRID, **arrays}, protocol)
+        path = write_zip(tmp_path / "x.pt", torch_entries(content))
+        assert list(loaders.load(path)) == ["w"]
+
+
+def jax_array(function, *more):
+    element = op(
+        call("numpy.dtype", "f4", False, True), code((3, "<", *[None] * 3, -1, -1, 0)), b"b"
+    )
+    made = (name("numpy", "ndarray"), (0,), b"b")
+    state = (1, (2, 3), element, False, GRID.tobytes())
+    return call("jax._src.array._reconstruct_array", function, made, state, {"weak_type": False})
+
+
+def test_arrays_of_jax(tmp_path):
+    array = jax_array(name("numpy._core.multiarray", "_reconstruct"))
+    found = loaders.load(torch_zip(tmp_path / "x.pt", {"w": array, "b": array}))
+    same(found["w"].read(), GRID)
+    bad = torch_zip(tmp_path / "bad.pt", {"w": jax_array(name("os", "system"))})
+    with pytest.raises(errors.UnsafeGlobalError, match=r"os\.system"):
+        loaders.load(bad)
+    with pytest.raises(errors.PickleError, match="tensor 'w'"):
+        loaders.load(bad, inert=True)
+
+
+def test_a_distributed_tensor(tmp_path):
+    kind = name("torch.distributed.tensor", "DTensor")
+    wrapper = name("torch._utils", "_rebuild_wrapper_subclass")
+    inner = tensor(storage("FloatStorage", "0", 6))
+    made = call("torch._tensor._rebuild_from_type_v2", wrapper, kind, (), (None, {"local": inner}))
+    path = torch_zip(tmp_path / "x.pt", {"w": made}, {"0": GRID.tobytes()})
+    with pytest.raises(errors.UnsupportedError, match=r"'w' is a distributed.*full_tensor\(\)"):
+        loaders.load(path)
+
+
+@pytest.mark.parametrize("attributes", [{}, {"v": tensor(storage("FloatStorage", "0", 6))}])
+def test_constants_of_frozen_torchscript(tmp_path, attributes):
+    """Their storages have the same numbers as those of the modules, and lie in another folder."""
+    root = new("__torch__.Net", state=attributes)
+    constants = pickled((tensor(storage("FloatStorage", "0", 6)), 3))
+    extra = [Entry("archive/constants.pkl", constants), Entry("archive/constants/0", bytes(24))]
+    storages = {"0": GRID.tobytes()} if attributes else {}
+    found = loaders.load(torch_zip(tmp_path / "x.pt", root, storages, extra=extra))
+    assert list(found) == [*attributes, "constants.0"]
+    same(found["constants.0"].read(), np.zeros((2, 3), np.float32))
+    for title in attributes:
+        same(found[title].read(), GRID)
+
+
+@pytest.mark.parametrize("deflate", [False, True])
+def test_arrays_within_constants(tmp_path, deflate):
+    arrays = {"a": np.arange(100.0)}, {"b": np.arange(100.0) + 100}
+    root = new("__torch__.Net", state={"n": Raw(pickle.dumps(arrays[0], 3)[2:-1])})
+    extra = [Entry("archive/constants.pkl", pickle.dumps(arrays[1], 3))]
+    path = torch_zip(tmp_path / "x.pt", root, extra=extra)
+    found = loaders.load(deflated(path, tmp_path / "deflated.pt") if deflate else path)
+    same(found["n.a"].read(), arrays[0]["a"])
+    same(found["constants.b"].read(), arrays[1]["b"])
 
 
 def test_a_hole_of_two_gigabytes(tmp_path):

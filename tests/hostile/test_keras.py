@@ -497,6 +497,8 @@ STRUCTURES = {
         r"chunks of the shape \[0, 0\]",
     ),
     "filter of a plugin": (one_dense(filtered(32015)), U, "the filter 32015; what is read is gzip"),
+    "one filter again and again": (one_dense(filtered(3, 3)), H, "through one filter twice"),
+    "more filters than there are": (one_dense(filtered(2, 1, 3, 3)), H, "4 filters in version 1"),
     "szip": (one_dense(filtered(1, 4)), U, "the filter 4"),
     "another bias": (one_dense(float_with(_16=100)), E, "8 exponent and 23 mantissa bits"),
     "mixed order": (one_dense(float_with(_1=0x61)), E, "which are not read"),
@@ -758,6 +760,32 @@ def test_the_most_that_is_allowed(weights, bad, build):
     seconds, growth = python("-c", OPENING, weights, bad).split()
     assert float(seconds) < SECONDS
     assert int(growth) < MEMORY
+
+
+def in_chunks(path, shape, chunk, **options):
+    with h5py.File(path, "w") as file:
+        file.create_dataset(
+            "layers/dense/vars/0", data=np.zeros(shape, "f4"), chunks=chunk, **options
+        )
+    return path
+
+
+ALL_FILTERS = {"compression": "gzip", "shuffle": True, "fletcher32": True}
+
+
+@pytest.mark.parametrize(
+    ("shape", "chunk"),
+    [((20_000,), (1,)), ((1_280, 4_096), (1_280, 4_096)), ((2_560, 4_096), (320, 4_096))],
+    ids=["many", "a large one", "several"],
+)
+def test_chunks_are_unpacked_in_little_room(weights, bad, shape, chunk):
+    accepted(weights, in_chunks(bad, shape, chunk, **ALL_FILTERS))
+
+
+@pytest.mark.parametrize("options", [ALL_FILTERS, {"compression": "gzip", "shuffle": True}])
+def test_a_chunk_that_takes_several_times_its_tensor(weights, bad, options):
+    in_chunks(bad, (4_000, 4_096), (4_000, 4_096), **options)
+    refused(weights, bad, B, "196,608,000 bytes of tensors in .* bytes of file are over")
 
 
 CRC, NBYTES = (14, 16), (22, 24)

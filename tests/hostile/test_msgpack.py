@@ -50,8 +50,8 @@ def nested_long_names():
 
 CASES = {
     "a million arrays": (tiny(1_000_000), B, "tensors are over the budget"),
-    "maps in maps": (b"\x81\xa1a" * 2_700_000, B, "201 nesting"),
-    "lists in lists": (b"\x81\xa1a" + b"\x91" * 8_000_000, B, "201 nesting"),
+    "maps in maps": (b"\x81\xa1a" * 2_700_000, B, "201 levels of nesting"),
+    "lists in lists": (b"\x81\xa1a" + b"\x91" * 8_000_000, B, "201 levels of nesting"),
     "empty maps": (dictionary([key(str(n)) + b"\x80" for n in range(1_000_000)]), B, "100,001"),
     "a list of nothing": (b"\x81\xa1a\xdd\x00\x7a\x12\x00" + b"\xc0" * 8_000_000, B, "100,001"),
     "a key of 8 MB": (b"\x81" + key("x" * 8_000_000) + b"\1", H, "a name of 8,000,000 characters"),
@@ -88,3 +88,13 @@ def test_large_arrays_are_not_read_to_be_found(tmp_path, good):
 def test_as_many_numbers_as_are_allowed(tmp_path, good):
     numbers = {str(number): float(number) for number in range(99_000)}
     accepted(good, write(tmp_path / "numbers.msgpack", msgpack.packb(numbers)))
+
+
+def test_as_many_names_that_join_to_one(tmp_path, good):
+    def leaves():
+        return dictionary([key(f"{number:0140}") + b"\1" for number in range(27_000)])
+
+    long = "x" * 140
+    inner = dictionary([key("q") + leaves()])
+    bad = write(tmp_path / "x", dictionary([key(long + ".q") + leaves(), key(long) + inner]))
+    accepted(good, bad)

@@ -33,6 +33,17 @@ LONE = {
     "commas": (npy(b"{'shape': (" + b"1," * 30_000), H, "NumPy"),
     "quotes": (npy(b"{'descr': '" + b"x" * 65_000), H, "NumPy does not write"),
     "a digit too long": (npy(b"{'shape': (" + b"9" * 65_000 + b",)}"), H, "NumPy does not write"),
+    "records over and over": (
+        npy(b"{'descr':[" + b"],'descr':[" * 5_900 + b"x", version=2),
+        E,
+        "holds records",
+    ),
+    "blanks behind the shape": (
+        npy(b"{'descr': '<f4', 'fortran_order': False, 'shape': (1,)" + b" " * 65_000 + b"x"),
+        H,
+        "NumPy does not write",
+    ),
+    "blanks before every value": (npy(b"{'descr'" + b" " * 65_000 + b"x"), H, "NumPy does not"),
     "header of 4 GiB": (b"\x93NUMPY\x02\0\xff\xff\xff\xff", H, "a header of 4,294,967,307 bytes"),
     "objects": (npy(fields(descr="|O", shape=(1,)), b"cos\nsystem\n."), E, "Python objects"),
 }
@@ -69,4 +80,14 @@ def test_what_numpy_pickles_is_never_unpickled(tmp_path, good):
     content = io.BytesIO()
     np.save(content, np.array([print], object), allow_pickle=True)
     bad = npz(tmp_path / "bad.npz", a=npy(fields(), EIGHT), b=content.getvalue())
-    refused(good, bad, E, "'b.npy' holds Python objects")
+    accepted(good, bad)
+    alone = npz(tmp_path / "alone.npz", b=content.getvalue())
+    refused(good, alone, E, "'b.npy' holds Python objects")
+
+
+def test_many_long_headers(tmp_path, good):
+    head = b"{'descr': '<f4', 'fortran_order': False, 'shape': (2,)" + b" " * 60_000 + b"}"
+    long = npy(head, EIGHT)
+    arrays = {f"a{number}": long for number in range(9_000)}
+    bad = npz(tmp_path / "bad.npz", zipfile.ZIP_DEFLATED, **arrays)
+    refused(good, bad, errors.BudgetError, "header bytes are over the budget")

@@ -223,6 +223,25 @@ def test_numbers_that_take_eight_times_their_room(tmp_path, good):
     refused(good, path, B, "bytes of tensors in .* bytes of file are over the budget")
 
 
+def test_many_scales_of_the_same_codes(tmp_path, good):
+    size = 16 << 20
+    codes = initializer("q", (4_096, 4_096), INT8, bytes(size))
+    scales = [initializer(f"s{i}", (), FLOAT, floats(i)) for i in range(200)]
+    nodes = [node("DequantizeLinear", ("q", f"s{i}"), (f"w{i}",)) for i in range(200)]
+    path = write(tmp_path / "x.onnx", model(codes, *scales, *nodes))
+    refused(good, path, B, "bytes of tensors in .* bytes of file are over the budget")
+
+
+def test_many_views_of_one_external_file(tmp_path, good):
+    write(tmp_path / "x.data", bytes(4 << 20))
+    views = [
+        message(5, tensor(f"a{i}", (1 << 20,), FLOAT, None, external("x.data", 0, 4 << 20)))
+        for i in range(100)
+    ]
+    path = write(tmp_path / "x.onnx", model(*views))
+    refused(good, path, B, "bytes of tensors in .* bytes of file are over the budget")
+
+
 OPEN = """
 import sys, time
 sys.path.insert(0, "tests")

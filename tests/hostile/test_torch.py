@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import struct
 import sys
+import zipfile
 
 import pytest
-from harness import accepted
-from pickles import Raw, call, code, mapping, name, new, persistent, pickled, text
+from harness import accepted, watched
+from pickles import Raw, call, code, mapping, name, new, op, persistent, pickled, text
 from torch_attacks import DATA, FLOATS, W, says
 from torch_files import hooks, storage, tensor, torch_zip
 from zips import Entry, write_zip
@@ -17,6 +18,7 @@ from loaders import errors
 
 P, B, H = errors.PickleError, errors.BudgetError, errors.HeaderError
 L, E, U = errors.LayoutError, errors.ElementTypeError, errors.UnsupportedError
+X = errors.UnsafeGlobalError
 
 
 @pytest.fixture
@@ -315,6 +317,133 @@ def test_encoded_tensor(good, tmp_path, case):
     used = {key: data for key, data in MORE.items() if f"{key}".encode() in bytes(code(tree))}
     bad = torch_zip(tmp_path / "bad.pt", {"w": tree}, used)
     says(good, bad, error, match)
+
+
+# Parts that thousands share, and tensors that are small in the file alone.
+
+
+def reference(value, place):
+    """`value`, and the opcodes that put it on the stack again."""
+    return op(value, b"r", struct.pack("<I", place)), op(b"j", struct.pack("<I", place))
+
+
+def test_a_list_that_thousands_share(good, tmp_path):
+    shared, again = reference(code([*[None] * 250_000, W]), 7)
+    accepted(good, torch_zip(tmp_path / "x.pt", {"a": [shared] + [again] * 5000}, DATA))
+
+
+def test_a_deep_part_that_thousands_share(good, tmp_path):
+    deep = W
+    for _ in range(190):
+        deep = code({"": Raw(deep)})
+    shared, again = reference(deep, 7)
+    bad = torch_zip(tmp_path / "bad.pt", [shared] + [again] * 38_000, DATA)
+    says(good, bad, B, "opcodes")
+
+
+@pytest.mark.parametrize("attributes", [{}, {"_parameters": None, "_modules": None}])
+def test_a_state_that_thousands_share(good, tmp_path, attributes):
+    state, again = reference(code({**attributes, **dict.fromkeys(range(60_000))}), 7)
+    kind = name("m", "M")
+    made = [op(kind, b")\x81", again, b"b")] * 1500
+    bad = torch_zip(tmp_path / "bad.pt", [W, state, *made], DATA)
+    says(good, bad, B, "opcodes")
+
+
+def expanded(kind, key, shape, *more):
+    return tensor(storage(f"{kind}Storage", key, 1), shape, (0,) * len(shape), 0, *more)
+
+
+EIGHT = {"l": bytes(8), "f": bytes(4), "b": bytes(1), "c": bytes(8), "z": bytes(16)}
+MILLION = 1_000_000
+CODES = "torch._utils._rebuild_qtensor"
+
+
+def expanded_codes(kind, key, side):
+    codes = storage(f"{kind}Storage", key, 1)
+    return call(CODES, codes, 0, (side, side), (0, 0), (AFFINE, 0.1, 0), False, hooks())
+
+
+EXPANDED = {
+    "a million batches of no rows": sparse(
+        "csr",
+        expanded("Long", "l", (MILLION, 1)),
+        expanded("Long", "l", (MILLION, 0)),
+        expanded("Float", "f", (MILLION, 0)),
+        (MILLION, 0, 1),
+    ),
+    "a million batches of a row": sparse(
+        "csr",
+        expanded("Long", "l", (MILLION, 2)),
+        expanded("Long", "l", (MILLION, 0)),
+        expanded("Float", "f", (MILLION, 0)),
+        (MILLION, 1, 1),
+    ),
+    "millions of elements of one place": sparse(
+        "coo", expanded("Long", "l", (1, 7 * MILLION)), expanded("Byte", "b", (7 * MILLION,)), (1,)
+    ),
+    "narrow indices": sparse(
+        "coo",
+        expanded("Char", "b", (1, 30 * MILLION)),
+        expanded("Byte", "b", (30 * MILLION,)),
+        (1,),
+    ),
+    "two large rows": sparse(
+        "coo",
+        expanded("Long", "l", (1, 2)),
+        expanded("Float", "f", (2, 5 * MILLION)),
+        (1, 5 * MILLION),
+    ),
+    "conjugated": expanded("ComplexFloat", "c", (2800, 2800), {"conj": True}),
+    "conjugated and negated": expanded(
+        "ComplexDouble", "z", (1990, 1990), {"conj": True, "neg": True}
+    ),
+    "codes of a byte": expanded_codes("QInt8", "b", 3960),
+    "codes of four bytes": expanded_codes("QInt32", "f", 3960),
+    "truth values": expanded("Bool", "b", (7900, 7900)),
+}
+
+
+@pytest.mark.parametrize("case", EXPANDED)
+def test_reading_takes_no_more_than_the_values(good, tmp_path, case):
+    tree = EXPANDED[case]
+    used = {key: data for key, data in EIGHT.items() if code(key) in bytes(tree)}
+    path = torch_zip(tmp_path / "x.pt", {"w": tree}, used)
+    found = watched(good, path, {})
+    if found["error"] is None:
+        accepted(good, path)
+    else:
+        says(good, path, B if case != "narrow indices" else L, "tensor")
+
+
+def test_arrays_that_share_bytes(good, tmp_path):
+    """In a deflated pickle they are taken out of it once."""
+    octets, again = reference(code(bytes(7 << 20)), 7)
+    element = call("numpy.dtype", "u1", False, True)
+    arrays = [
+        call("numpy._core.numeric._frombuffer", part, element, (7 << 20,), "C")
+        for part in (octets, *[again] * 7)
+    ]
+    path = torch_zip(tmp_path / "plain.pt", arrays)
+    small = tmp_path / "x.pt"
+    with (
+        zipfile.ZipFile(path) as old,
+        zipfile.ZipFile(small, "w", zipfile.ZIP_DEFLATED) as new_file,
+    ):
+        for entry in old.namelist():
+            new_file.writestr(entry, old.read(entry))
+    accepted(good, small)
+
+
+def test_a_frozen_file_whose_constants_are_hostile(good, tmp_path):
+    for constants, error, match in (
+        (pickled((call("os.system", "x"),)), X, r"os\.system"),
+        (pickled((W,)), L, "no storage"),
+        (b"\x80\x02", P, "constants.pkl"),
+    ):
+        extra = [Entry("archive/constants.pkl", constants)]
+        bad = torch_zip(tmp_path / "bad.pt", new("a.B", state={}), DATA, extra=extra)
+        says(good, bad, error, match)
 
 
 # Formats that are like PyTorch's and are not read.

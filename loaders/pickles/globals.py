@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..pickles.nodes import Global
+from .nodes import Global
 
 _UTILS = "torch._utils"
 TENSOR = Global(_UTILS, "_rebuild_tensor")
@@ -59,6 +59,14 @@ _CORES = ("numpy.core", "numpy._core")
 ARRAYS = frozenset(Global(f"{core}.multiarray", "_reconstruct") for core in _CORES)
 ARRAY_BUFFERS = frozenset(Global(f"{core}.numeric", "_frombuffer") for core in _CORES)
 SCALARS = frozenset(Global(f"{core}.multiarray", "scalar") for core in _CORES)
+JAX_ARRAYS = frozenset(
+    (
+        Global("jax._src.array", "_reconstruct_array"),
+        Global("jax._src.device_array", "reconstruct_device_array"),
+    )
+)
+"""Their first arguments are how NumPy makes an array, its arguments, and its state."""
+
 NDARRAY = Global("numpy", "ndarray")
 DTYPE = Global("numpy", "dtype")
 ENCODE = Global("_codecs", "encode")
@@ -176,6 +184,9 @@ def culprit(function: Global, args: tuple[Any, ...]) -> Global | None:
     if function in SUBCLASSES:
         inner = _named(args, 0)
         return None if inner in REBUILDS else inner or function
+    if function in JAX_ARRAYS:
+        inner = _named(args, 0)
+        return None if inner in ARRAYS else inner or function
     if function == RECONSTRUCTOR:
         base = _named(args, 1)
         return None if base == OBJECT and len(args) == 3 else base or function
