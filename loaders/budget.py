@@ -41,7 +41,7 @@ class Budget:
     """Fields in the graphs of an ONNX model."""
     nesting: int = 200
     """Containers within containers."""
-    free_bytes: int = 64 * MIB
+    free_bytes: int = 48 * MIB
     """Bytes that tensors may take in memory, whatever the file's size."""
     expansion: int = 4
     """Bytes in memory for each byte in the file, beyond the free ones."""

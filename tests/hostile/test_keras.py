@@ -631,7 +631,7 @@ def test_archive_that_inflates_to_too_much(archived, tmp_path):
             part.write(superblock())
             for _ in range(32):
                 part.write(bytes(4 << 20))
-    refused(archived, path, B, "free bytes are over the budget of 67,108,864")
+    refused(archived, path, B, "free bytes are over the budget of 50,331,648")
 
 
 def split(folder, shard):
@@ -775,7 +775,7 @@ ALL_FILTERS = {"compression": "gzip", "shuffle": True, "fletcher32": True}
 
 @pytest.mark.parametrize(
     ("shape", "chunk"),
-    [((20_000,), (1,)), ((1_280, 4_096), (1_280, 4_096)), ((2_560, 4_096), (320, 4_096))],
+    [((20_000,), (1,)), ((960, 4_096), (960, 4_096)), ((1_920, 4_096), (320, 4_096))],
     ids=["many", "a large one", "several"],
 )
 def test_chunks_are_unpacked_in_little_room(weights, bad, shape, chunk):
