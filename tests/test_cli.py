@@ -113,10 +113,20 @@ def test_interrupt_is_exit_code_130(tmp_path):
     maps = Path(f"/proc/{process.pid}/maps")
     while process.poll() is None and "slow.safetensors" not in maps.read_text():
         time.sleep(0.001)  # until the first layer is being read, and only then it is mapped
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    assert interrupted(process).endswith("wwfunc: interrupted\n")
     assert process.returncode == 130
-    assert errors == "wwfunc: interrupted\n"
+
+
+def interrupted(process):
+    """What the process says after Ctrl-C, pressed again where Python was in no state to hear it.
+
+    An interrupt that arrives in a callback of the interpreter is printed and forgotten.
+    """
+    for _ in range(5):
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.communicate(timeout=4)[1]
+    raise AssertionError("five interrupts, and it goes on")
 
 
 def test_a_reader_that_stops_early_is_no_traceback(digits_path):
