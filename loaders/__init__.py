@@ -13,7 +13,6 @@ from wwfunc.checkpoint import Checkpoint
 
 from .budget import Budget
 from .formats import FORMATS, detect
-from .lora.files import load_lora, with_changes
 from .lora.names import is_adapter
 
 _READERS = {format.reader.rpartition(".")[2]: format for format in FORMATS.values()}
@@ -82,10 +81,16 @@ def load(path: str | Path, *, budget: Budget | None = None, **options: Any) -> C
     found = FORMATS[name].load(path, budget, options)
     if name == "peft" or not is_adapter(found):
         return found
+    from .lora.files import with_changes  # most checkpoints hold no adapter
+
     return with_changes(found, path, budget or Budget())
 
 
 def __getattr__(name: str) -> Any:
     if name in _READERS:
         return _READERS[name].function
+    if name == "load_lora":
+        from .lora.files import load_lora
+
+        return load_lora
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

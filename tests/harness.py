@@ -39,9 +39,10 @@ def refused(good, bad, error, match, **options):
 
 
 def accepted(good, path, **options):
-    """Assert that `path` is opened and read whole within the same bounds."""
+    """Assert that `path` is opened, holds tensors, and is read whole within the same bounds."""
     found = watched(good, path, options)
     assert found["error"] is None, found
+    assert found["tensors"] > 0, found
     _assert_cheap(found)
 
 
@@ -70,6 +71,7 @@ def _read_all(path, options):
     checkpoint = loaders.load(path, **options)
     for handle in checkpoint.values():
         handle.read()
+    return len(checkpoint)
 
 
 def _peak():
@@ -105,11 +107,11 @@ def _child(good, bad, options):
 
     _read_all(good, {})
     before, forbidden = _peak(), []
-    found = {"error": None, "message": "", "forbidden": forbidden}
+    found = {"error": None, "message": "", "forbidden": forbidden, "tensors": 0}
     _watch(bad, forbidden)
     start = time.perf_counter()
     try:
-        _read_all(bad, options)
+        found["tensors"] = _read_all(bad, options)
     except CheckpointError as error:
         found |= {"error": type(error).__name__, "message": str(error)}
     found["seconds"] = time.perf_counter() - start

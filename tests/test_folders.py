@@ -280,14 +280,14 @@ def test_infinity_in_a_config_is_no_reason_to_refuse_the_weights(tmp_path):
 
 def test_many_shards_take_no_more_time_each(tmp_path):
     places = {}
-    for number in range(400):
+    for number in range(1_200):
         names = {f"t{number}.{at}": np.zeros(1, "u1") for at in range(20)}
         write(tmp_path / f"{number}.safetensors", names)
         places |= dict.fromkeys(names, f"{number}.safetensors")
     write(tmp_path / INDEX, index(places))
     start = time.process_time()
-    assert len(loaders.load(tmp_path)) == 8_000
-    assert time.process_time() - start < 2.0
+    assert len(loaders.load(tmp_path)) == 24_000
+    assert time.process_time() - start < 3.0, "every shard compared with all before takes 7 s"
 
 
 def test_shards_share_a_budget(tmp_path):

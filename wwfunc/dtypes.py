@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import ml_dtypes
 import numpy as np
+import numpy.typing as npt
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,8 @@ class ElementType:
         return None if bits % 8 else bits // 8
 
 
-def _row(safetensors: str, torch: str, scalar: object, bits: int) -> ElementType:
-    return ElementType(safetensors, torch, np.dtype(scalar).newbyteorder("<"), bits)  # type: ignore[call-overload]
+def _row(safetensors: str, torch: str, scalar: npt.DTypeLike, bits: int) -> ElementType:
+    return ElementType(safetensors, torch, np.dtype(scalar).newbyteorder("<"), bits)
 
 
 ELEMENT_TYPES = (

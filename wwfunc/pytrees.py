@@ -20,6 +20,7 @@ Array = jax.Array | np.ndarray
 def record(cls: type[T]) -> type[T]:
     """Make `cls` a frozen, keyword-only dataclass whose fields are the leaves of a pytree."""
     frozen = dataclasses.dataclass(frozen=True, kw_only=True, eq=False)(cls)
+    # mypy does not know that what the decorator returns is a dataclass.
     names = [field.name for field in dataclasses.fields(frozen)]  # type: ignore[arg-type]
     return jax.tree_util.register_dataclass(frozen, data_fields=names, meta_fields=[])
 

@@ -106,9 +106,13 @@ def _tensor(name: str, value: Any, path: Path) -> Handle:
     if type(value) is dict:
         return _joined(name, value, path)
     if type(value) is Payload:
-        offset, shape, dtype, nbytes = value
-        return MappedTensor(path, name, offset, shape, dtype, nbytes)
+        return _mapped(name, value, path)
     return ArrayHandle(np.asarray(value))
+
+
+def _mapped(name: str, payload: Payload, path: Path) -> MappedTensor:
+    offset, shape, dtype, nbytes = payload
+    return MappedTensor(path, name, offset, shape, dtype, nbytes)
 
 
 def _joined(name: str, parts: dict[str, Any], path: Path) -> ChunkedTensor:
@@ -123,7 +127,7 @@ def _joined(name: str, parts: dict[str, Any], path: Path) -> ChunkedTensor:
         raise LayoutError(f"{where} has chunks of several types or with several axes")
     if len(shape) > DIMENSIONS or min(shape, default=0) < 0 or math.prod(shape) != elements:
         raise LayoutError(f"{where}: {elements:,} elements do not fill shape {brief([*shape])}")
-    return ChunkedTensor(tuple(_tensor(name, piece, path) for piece in pieces), shape, dtype)  # type: ignore[misc]
+    return ChunkedTensor(tuple(_mapped(name, piece, path) for piece in pieces), shape, dtype)
 
 
 def _sequence(places: Any, kind: type, where: str) -> tuple[Any, ...]:

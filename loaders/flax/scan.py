@@ -111,13 +111,13 @@ class _Scanner:
         """Read entries of the innermost container until it is full or another one opens."""
         into, left = stack[-1]
         for _ in left:
-            key = self._key(into) if type(into) is dict else ""
+            key = self._key(into) if isinstance(into, dict) else ""
             value = self._value()
             item = value.into if type(value) is _Open else value
-            if type(into) is dict:
+            if isinstance(into, dict):
                 into[key] = item
             else:
-                into.append(item)  # type: ignore[union-attr]
+                into.append(item)
             if type(value) is _Open:
                 stack.append(value)
                 self._budget.check("nesting", len(stack), self._path)

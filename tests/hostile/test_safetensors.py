@@ -60,7 +60,11 @@ TENSOR = '"{}":{{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}'
 ITEMS, HEADER, WIDE = 700_000, 8 << 20, 4 << 20
 WORST = {
     "tensors": "{" + text_of(ITEMS // 18 * 60, TENSOR) + "}",
-    "metadata": '{"__metadata__":{' + text_of((ITEMS - 20) // 5 * 20, '"{0}":"{0}"') + "}}",
+    "metadata": '{"__metadata__":{'
+    + text_of((ITEMS - 60) // 5 * 20, '"{0}":"{0}"')
+    + "},"
+    + TENSOR.format("a")
+    + "}",
 }
 HEAVY = {
     "one text": '{"a":"' + "x" * (HEADER - 20) + '"}',

@@ -49,6 +49,7 @@ class Coverage(Sequence[CoverageRow]):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Coverage) and self._rows == other._rows
 
+    # Python's own way to say "not hashable", which typeshed has no type for.
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:

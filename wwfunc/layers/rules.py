@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wwfunc.checkpoint import TensorHint
+from wwfunc.checkpoint import Kind, TensorHint
 from wwfunc.dtypes import is_narrow_float, is_real_float
 from wwfunc.layers.names import WEIGHT_PARTS
 
@@ -86,7 +86,7 @@ _EXPERT = re.compile(r"experts?[._]\d")
 _EMBEDDING = re.compile(r"emb(e?d|eddings?|s)?(_|\d|$)|(^|_)w[tp]e$|(^|_)embed|^shared$")
 _NO_EMBEDDING = re.compile(r"embed_out|.*proj.*")
 _ATTENTION = {"query", "key", "value", "out"}
-_CONV_KINDS = {3: "conv1d", 4: "conv2d", 5: "conv3d"}
+_CONV_KINDS: dict[int, Kind] = {3: "conv1d", 4: "conv2d", 5: "conv3d"}
 
 
 def optimiser(t: Facts) -> Verdict:
@@ -182,7 +182,7 @@ def torch_conv(t: Facts) -> Verdict:
     """(out, in, ...): every axis after the second is one of the kernel."""
     if t.last != "weight" or len(t.shape) not in _CONV_KINDS:
         return None
-    return TensorHint(_CONV_KINDS[len(t.shape)])  # type: ignore[arg-type]
+    return TensorHint(_CONV_KINDS[len(t.shape)])
 
 
 def flax_embedding(t: Facts) -> Verdict:
@@ -214,7 +214,7 @@ def flax_conv(t: Facts) -> Verdict:
         return None
     if rank == 3 and "conv" not in t.module:
         return Skip("three axes: a convolution, or a projection with heads? Say so in hints=", True)
-    return TensorHint(_CONV_KINDS[rank], rows=(rank - 1,), cols=(rank - 2,))  # type: ignore[arg-type]
+    return TensorHint(_CONV_KINDS[rank], rows=(rank - 1,), cols=(rank - 2,))
 
 
 def matrix(t: Facts) -> Verdict:
