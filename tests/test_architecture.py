@@ -16,12 +16,13 @@ import wwfunc
 PACKAGES = ("wwfunc", "loaders")
 FLOORS = [
     {"errors", "provenance", "files"},
-    {"dtypes", "status", "options"},
-    {"checkpoint"},
+    {"dtypes", "status", "checks"},
+    {"checkpoint", "options"},
     {"lowrank", "pytrees", "layers.names", "layers.layer", "columns"},
     {"precision", "layers.rules", "layers.coverage", "opening", "matrices"},
     {"layers.find", "spectrum", "sources"},
     {"layers.select", "host", "tail"},
+    {"ksdistance", "fingers"},
     {"powerlaw"},
     {"metrics"},
     {"measures"},

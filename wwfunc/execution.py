@@ -17,11 +17,11 @@ from wwfunc.errors import OptionError
 from wwfunc.layers.layer import Task
 from wwfunc.measures import Measures, measure_esd
 from wwfunc.options import Options
-from wwfunc.powerlaw import limits_of
 from wwfunc.records import LayerRecord
 from wwfunc.spectra import Spectrum
 from wwfunc.spectrum import ESD
 from wwfunc.status import Status, sentence
+from wwfunc.tail import limits_of
 
 SMALLEST_BUCKET = 256
 BUCKET_RATIO = 4
@@ -147,7 +147,6 @@ def _fit(spectrum: ESD, options: Options) -> Measures:
         measures = measure_esd(
             host.padded(spectrum, bucket(spectrum.evals.size)),
             limits_of(options),
-            threshold=options.threshold,
-            small_sample=options.small_sample,
+            options.method,
         )
         return replace(jax.device_get(measures), esd=spectrum)

@@ -8,12 +8,12 @@ import jax
 from jaxtyping import ArrayLike, Float
 
 from wwfunc.metrics import AlphaMetrics, ScaleMetrics, alpha_metrics, scale_metrics
-from wwfunc.options import Options, SmallSample, Threshold, make_options
-from wwfunc.powerlaw import PowerLawFit, fit_limited, limits_of
+from wwfunc.options import Method, Options, make_options
+from wwfunc.powerlaw import PowerLawFit, fit_limited
 from wwfunc.precision import verb
 from wwfunc.pytrees import record
 from wwfunc.spectrum import ESD, esd
-from wwfunc.tail import Limits
+from wwfunc.tail import Limits, limits_of
 
 
 @record
@@ -63,20 +63,13 @@ def measure(
     """
     options = make_options(options)
     spectrum = W if isinstance(W, ESD) else esd(W, scale)
-    return measure_esd(
-        spectrum,
-        limits_of(options),
-        threshold=options.threshold,
-        small_sample=options.small_sample,
-    )
+    return measure_esd(spectrum, limits_of(options), options.method)
 
 
-@functools.partial(jax.jit, static_argnames=("threshold", "small_sample"))
-def measure_esd(
-    spectrum: ESD, limits: Limits, *, threshold: Threshold, small_sample: SmallSample
-) -> Measures:
+@functools.partial(jax.jit, static_argnames="method")
+def measure_esd(spectrum: ESD, limits: Limits, method: Method) -> Measures:
     """`measure` from the spectrum on: one program for each padded size."""
-    fit = fit_limited(spectrum, limits, threshold=threshold, small_sample=small_sample)
+    fit = fit_limited(spectrum, limits, method)
     return Measures(
         esd=spectrum,
         fit=fit,

@@ -4,24 +4,42 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
-from collections.abc import Callable, Iterable
-from numbers import Integral, Real
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
+from wwfunc import checks
+from wwfunc.checks import Check
+from wwfunc.checks import Selector as Selector
 from wwfunc.errors import OptionError
 
-Selector = int | str
+Fit = Literal["PL", "TPL", "E_TPL"]
+FixFingers = Literal["xmin_peak", "clip_xmax"]
+PeakRange = Literal["intended", "weightwatcher"]
 Threshold = Literal["absolute", "relative"]
 SmallSample = Literal["corrected", "mle"]
+KS = Literal["one-sided", "two-sided"]
 Engine = Literal["auto", "host", "jax"]
 
-MOST_CLIPPED = 2**31 - 1
-
-Check = Callable[[str, Any], Any]
-
+FITS: tuple[Fit, ...] = get_args(Fit)
+FIX_FINGERS: tuple[FixFingers, ...] = get_args(FixFingers)
+PEAK_RANGES: tuple[PeakRange, ...] = get_args(PeakRange)
 THRESHOLDS: tuple[Threshold, ...] = get_args(Threshold)
 SMALL_SAMPLES: tuple[SmallSample, ...] = get_args(SmallSample)
+KS_DISTANCES: tuple[KS, ...] = get_args(KS)
+ENGINES: tuple[Engine, ...] = get_args(Engine)
+
+
+class Method(NamedTuple):
+    """How a tail is fitted: the choices that a program is compiled for. See `Options`."""
+
+    fit: Fit = "PL"
+    fix_fingers: FixFingers | None = None
+    peak_range: PeakRange = "intended"
+    max_fingers: int = 9
+    finger_thresh: float = 1.0
+    threshold: Threshold = "absolute"
+    small_sample: SmallSample = "corrected"
+    ks: KS = "one-sided"
+    free_alpha: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,17 +54,49 @@ class Options:
     """A layer with more eigenvalues is a row without numbers."""
     max_N: int | None = None
     """A layer whose longer side is longer is a row without numbers."""
+    fit: Fit = "PL"
+    """A power law, a truncated one, or ("E_TPL") a truncated one with fix_fingers="xmin_peak"."""
     xmin: float | None = None
     """Where every tail starts; None looks for the best start."""
     xmin_min: float | None = None
     """Smallest xmin that is tried."""
+    xmin_max: float | None = None
+    """Largest xmin that is tried."""
     xmax: int | float | None = None
     """Larger eigenvalues are not fitted; an integer, always negative here, -k leaves out the k
     largest."""
+    fix_fingers: FixFingers | None = None
+    """Against spurious alphas: look for xmin near the peak of the ESD ("xmin_peak"), or leave out
+    the largest eigenvalues until alpha falls ("clip_xmax")."""
+    peak_range: PeakRange = "intended"
+    """For "xmin_peak": 0.95 to 1.5 times the peak, or WeightWatcher's, whose lower end is its
+    logarithm by mistake."""
+    max_fingers: int = 9
+    """For "clip_xmax": most eigenvalues that are left out."""
+    finger_thresh: float = 1.0
+    """For "clip_xmax": by more than so much alpha must fall."""
     threshold: Threshold = "absolute"
     """Fit eigenvalues above 1e-5 ("absolute"), or all that rounding resolves ("relative")."""
     small_sample: SmallSample = "corrected"
     """Correct the bias of alpha under 20 eigenvalues ("corrected"), or never ("mle")."""
+    ks: KS = "one-sided"
+    """KS distance that chooses xmin: WeightWatcher's, or the supremum."""
+    free_alpha: bool = False
+    """Let the truncated power law's alpha fall under 1, down to -5."""
+    trust: bool = False
+    """Intervals, p-values, alternatives and a verdict for each fit."""
+    replicates: int = 1000
+    """Resampled spectra behind each interval and each p-value."""
+    seed: int = 0
+    """Of the resampling: each layer's own key is made of it and of the layer's name."""
+    farms: bool = False
+    """Alpha over windows of a fixed aspect ratio as well."""
+    farms_rows: int | None = None
+    """Smaller side of a window; None takes half of the layer's, at most 2,000."""
+    farms_aspect: float = 1.0
+    """Longer side of a window over its smaller side, from 1."""
+    farms_windows: int = 10
+    """Windows along each side of the matrix."""
     engine: Engine = "auto"
     """Eigenvalues by LAPACK ("host"), by JAX's device ("jax"), or by what JAX runs on ("auto")."""
 
@@ -54,6 +104,15 @@ class Options:
         for field in dataclasses.fields(self):
             checked = _CHECKS[field.name](field.name, getattr(self, field.name))
             object.__setattr__(self, field.name, checked)
+        _check_together(self)
+
+    @property
+    def method(self) -> Method:
+        """How to fit: E_TPL is written out."""
+        chosen = {name: getattr(self, name) for name in Method._fields}
+        if self.fit == "E_TPL":
+            chosen |= {"fit": "TPL", "fix_fingers": "xmin_peak"}
+        return Method(**chosen)
 
 
 def make_options(base: Options | None = None, **changes: Any) -> Options:
@@ -72,78 +131,41 @@ def _nearest(name: str, known: list[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(known)}"
 
 
-def _selectors(name: str, layers: Any) -> tuple[Selector, ...]:
-    single = isinstance(layers, (str, bytes, Integral)) or not isinstance(layers, Iterable | None)
-    return tuple(_selector(name, item) for item in ((layers,) if single else layers or ()))
-
-
-def _selector(name: str, item: Any) -> Selector:
-    if isinstance(item, str) and item:
-        return item
-    if _is(Integral, item) and item:
-        return int(item)
-    raise OptionError(f"{name}= takes names and layer ids (negative ones leave out), not {item!r}")
-
-
-def _count(name: str, value: Any) -> int:
-    if not _is(Integral, value) or value < 1:
-        raise OptionError(f"{name} is a whole number from 1, not {value!r}")
-    return int(value)
-
-
-def _positive(name: str, value: Any) -> float:
-    if not 0 < _as_float(value) < math.inf:
-        raise OptionError(f"{name} is a number above 0, not {value!r}")
-    return float(value)
-
-
-def _xmax(name: str, value: Any) -> int | float:
-    if _is(Integral, value) and -MOST_CLIPPED <= value < 0:
-        return int(value)
-    if 0 < _as_float(value) < math.inf:
-        return float(value)
-    raise OptionError(
-        f"{name} is an eigenvalue above 0, or a negative whole number that counts the largest "
-        f"eigenvalues to leave out, not {value!r}"
-    )
-
-
-def _as_float(value: Any) -> float:
-    """`value` as a float, NaN where it is no number or none that a float holds."""
-    try:
-        return float(value) if _is(Real, value) else math.nan
-    except OverflowError:
-        return math.nan
-
-
-def _is(kind: type, value: Any) -> bool:
-    """Whether `value` is such a number, Python's or NumPy's; a truth value is none."""
-    return isinstance(value, kind) and not isinstance(value, bool)
-
-
-def _or_none(check: Check) -> Check:
-    return lambda name, value: None if value is None else check(name, value)
-
-
-def _one_of(*choices: str) -> Check:
-    def check(name: str, value: Any) -> str:
-        if value not in choices:
-            raise OptionError(f"{name} is one of {', '.join(choices)}, not {value!r}")
-        return str(value)
-
-    return check
+def _check_together(options: Options) -> None:
+    """Refuse what makes no sense together."""
+    if options.fit != "PL" and options.fix_fingers == "clip_xmax":
+        raise OptionError("fix_fingers='clip_xmax' is for fit='PL', not for a truncated power law")
+    if options.method.fix_fingers and options.xmin is not None:
+        raise OptionError(f"xmin={options.xmin} is given: fix_fingers= has nothing to look for")
+    if (options.xmin_min or 0.0) > (options.xmin_max or float("inf")):
+        raise OptionError(f"xmin_min={options.xmin_min} is above xmin_max={options.xmin_max}")
 
 
 _CHECKS: dict[str, Check] = {
-    "layers": _selectors,
-    "min_evals": _count,
-    "max_evals": _or_none(_count),
-    "max_N": _or_none(_count),
-    "xmin": _or_none(_positive),
-    "xmin_min": _or_none(_positive),
-    "xmax": _or_none(_xmax),
-    "threshold": _one_of(*THRESHOLDS),
-    "small_sample": _one_of(*SMALL_SAMPLES),
-    "engine": _one_of(*get_args(Engine)),
+    "layers": checks.selectors,
+    "min_evals": checks.count,
+    "max_evals": checks.or_none(checks.count),
+    "max_N": checks.or_none(checks.count),
+    "fit": checks.one_of(*FITS),
+    "xmin": checks.or_none(checks.positive),
+    "xmin_min": checks.or_none(checks.positive),
+    "xmin_max": checks.or_none(checks.positive),
+    "xmax": checks.or_none(checks.xmax),
+    "fix_fingers": checks.or_none(checks.one_of(*FIX_FINGERS)),
+    "peak_range": checks.one_of(*PEAK_RANGES),
+    "max_fingers": checks.count,
+    "finger_thresh": checks.positive,
+    "threshold": checks.one_of(*THRESHOLDS),
+    "small_sample": checks.one_of(*SMALL_SAMPLES),
+    "ks": checks.one_of(*KS_DISTANCES),
+    "free_alpha": checks.flag,
+    "trust": checks.flag,
+    "replicates": checks.count,
+    "seed": checks.seed,
+    "farms": checks.flag,
+    "farms_rows": checks.or_none(checks.count),
+    "farms_aspect": checks.positive,
+    "farms_windows": checks.count,
+    "engine": checks.one_of(*ENGINES),
 }
 """One check for each option, which returns the plain Python value."""

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import ArrayLike, Bool, Float, Int
 
-from wwfunc.options import Options, SmallSample, Threshold, make_options
-from wwfunc.precision import real_numbers, verb
+from wwfunc.fingers import near_peak
+from wwfunc.ksdistance import ks_distance, scan_ks
+from wwfunc.options import KS, FixFingers, Method, PeakRange, SmallSample, Threshold
+from wwfunc.precision import verb
 from wwfunc.pytrees import Array, record
-from wwfunc.spectrum import ESD, in_range
-from wwfunc.status import Status
-from wwfunc.tail import Limits, Tail, cutoff, ks_distance, scan_ks, tail_of
+from wwfunc.spectrum import ESD, as_esd, in_range
+from wwfunc.tail import SHORTEST_TAIL, Limits, Tail, asked, tail_of, tail_status
 
 SMALL_SAMPLE = 20
 """Under so many eigenvalues WeightWatcher corrects the bias of alpha ..."""
 SMALL_SAMPLE_TAIL = 8
 """... and looks at no tail shorter than this."""
-SHORTEST_TAIL = 2
-HIDDEN_SHARE = 0.1
-"""An absolute threshold that hides a larger share of the eigenvalues is worth a remark."""
+FEWEST_FINGERS = 2
+"""WeightWatcher leaves out two eigenvalues or more, never one."""
+LEAST_ALPHA = 2.0
+"""Clipping ends where alpha has fallen to this."""
 
 
 @record
@@ -37,11 +39,15 @@ class PowerLawFit:
     xmax: Float[Array, "*batch"]
     """The largest eigenvalue that was fitted."""
     D: Float[Array, "*batch"]
-    """One-sided Kolmogorov-Smirnov distance."""
+    """Kolmogorov-Smirnov distance, one-sided or two-sided as it was asked for."""
     sigma: Float[Array, "*batch"]
     """Standard error of alpha, (alpha - 1) / sqrt(n), with xmin taken as known."""
     num_pl_spikes: Int[Array, "*batch"]
     """n, the number of eigenvalues in the tail; 0 where the fit failed."""
+    num_fingers: Int[Array, "*batch"]
+    """How many of the largest eigenvalues "clip_xmax" left out."""
+    raw_alpha: Float[Array, "*batch"]
+    """alpha before that."""
     status: Int[Array, "*batch"]
 
 
@@ -51,9 +57,15 @@ def fit_pl(
     *,
     xmin: float | None = None,
     xmin_min: float | None = None,
+    xmin_max: float | None = None,
     xmax: int | float | None = None,
+    fix_fingers: FixFingers | None = None,
+    peak_range: PeakRange = "intended",
+    max_fingers: int = 9,
+    finger_thresh: float = 1.0,
     threshold: Threshold = "absolute",
     small_sample: SmallSample = "corrected",
+    ks: KS = "one-sided",
 ) -> PowerLawFit:
     r"""Fit a power law to the largest eigenvalues, by maximum likelihood at the best xmin.
 
@@ -67,17 +79,30 @@ def fit_pl(
         An `ESD`, or eigenvalues in any order.
     xmin
         Where the tail starts, if that is known; None scans.
-    xmin_min
-        Smallest xmin that the scan tries.
+    xmin_min, xmin_max
+        Smallest and largest xmin that the scan tries.
     xmax
         Eigenvalues above it are left out; a negative integer -k leaves out the k largest. The
         likelihood does not know of the cut, so alpha is biased upwards (as WeightWatcher's is).
+    fix_fingers
+        "xmin_peak" tries only xmin from 0.95 to 1.5 times the peak of the ESD, the left edge of
+        the fullest of 100 logarithmic bins. "clip_xmax" leaves out 2, 3 ... of the largest
+        eigenvalues until alpha has fallen by more than `finger_thresh`; where it reaches 2 first,
+        or `max_fingers` are not enough, nothing is left out.
+    peak_range
+        "weightwatcher" starts the range of "xmin_peak" at log10 of 0.95 times the peak, as
+        WeightWatcher does by mistake.
+    max_fingers, finger_thresh
+        See "clip_xmax". WeightWatcher's max_fingers of 10 stands for 9 and is ignored there.
     threshold
         "absolute" fits eigenvalues above 1e-5, as WeightWatcher does; "relative" all that
         rounding resolves, so that alpha is free of the scale of W.
     small_sample
         "corrected" takes n - 1 for n, over tails of at least 8, where fewer than 20 eigenvalues
         are fitted, as WeightWatcher does; "mle" never.
+    ks
+        D looks at each step of the empirical distribution from one side, as WeightWatcher's does,
+        or is the "two-sided" supremum.
 
     Returns
     -------
@@ -108,41 +133,35 @@ def fit_pl(
     >>> bool(abs(fit.alpha - 2.5) < 4 * fit.sigma)
     True
     """
-    limits: dict[str, Any] = {"xmin": xmin, "xmin_min": xmin_min, "xmax": xmax}
-    traced = {name: value for name, value in limits.items() if isinstance(value, Array)}
-    plain = {name: value for name, value in limits.items() if name not in traced}
-    options = make_options(**plain, threshold=threshold, small_sample=small_sample)
-    return fit_limited(
-        _as_esd(evals),
-        dataclasses.replace(limits_of(options), **traced),
-        threshold=options.threshold,
-        small_sample=options.small_sample,
+    limits, method = asked(
+        xmin=xmin,
+        xmin_min=xmin_min,
+        xmin_max=xmin_max,
+        xmax=xmax,
+        fix_fingers=fix_fingers,
+        peak_range=peak_range,
+        max_fingers=max_fingers,
+        finger_thresh=finger_thresh,
+        threshold=threshold,
+        small_sample=small_sample,
+        ks=ks,
     )
+    return fit_limited(as_esd(evals), limits, method)
 
 
-def limits_of(options: Options) -> Limits:
-    """The limits among the options: a negative xmax is a count."""
-    clip = -options.xmax if isinstance(options.xmax, int) else 0
-    xmax = None if clip else options.xmax
-    return Limits(xmin=options.xmin, xmin_min=options.xmin_min, xmax=xmax, clip=clip)
-
-
-def _as_esd(evals: ESD | Float[ArrayLike, " n"]) -> ESD:
-    if isinstance(evals, ESD):
-        return evals
-    ordered = jnp.sort(real_numbers(evals, "evals").ravel())
-    zero = jnp.zeros((), ordered.dtype)
-    n = jnp.asarray(ordered.size, jnp.int32)
-    return ESD(evals=ordered if ordered.size else zero[None], n=n, floor=zero)
-
-
-@functools.partial(jax.jit, static_argnames=("threshold", "small_sample"))
-def fit_limited(
-    esd: ESD, limits: Limits, *, threshold: Threshold, small_sample: SmallSample
-) -> PowerLawFit:
+@functools.partial(jax.jit, static_argnames="method")
+def fit_limited(esd: ESD, limits: Limits, method: Method) -> PowerLawFit:
     """`fit_pl` of an `ESD` within `Limits`."""
-    tail = tail_of(esd, limits, threshold)
-    chosen = _choose(tail, limits, small_sample == "corrected")
+    if method.fix_fingers == "xmin_peak":
+        limits = near_peak(esd, limits, method)
+    if method.fix_fingers == "clip_xmax":
+        return _fit_clipped(esd, limits, method)
+    return _fit(esd, limits, method)
+
+
+def _fit(esd: ESD, limits: Limits, method: Method) -> PowerLawFit:
+    tail = tail_of(esd, limits, method.threshold)
+    chosen = _choose(tail, limits, method)
     found = chosen.found & in_range(esd)
     count = tail.count[chosen.start]
     xmin = tail.evals[chosen.start]
@@ -153,9 +172,30 @@ def fit_limited(
         D=chosen.D,
         sigma=(chosen.alpha - 1.0) / jnp.sqrt(jnp.maximum(count, 1).astype(chosen.alpha.dtype)),
         num_pl_spikes=count,
-        status=_status(esd, tail, found, threshold),
+        num_fingers=jnp.zeros_like(count),
+        raw_alpha=chosen.alpha,
+        status=tail_status(esd, tail, found, method.threshold),
     )
     return _without_numbers(fit, ~found)
+
+
+def _fit_clipped(esd: ESD, limits: Limits, method: Method) -> PowerLawFit:
+    """The first fit without so many fingers whose alpha lies far enough under the raw one."""
+    raw = _fit(esd, limits, method)
+    fingers = jnp.arange(FEWEST_FINGERS, method.max_fingers + 1, dtype=jnp.int32)
+    if not fingers.size:
+        return raw
+
+    def without(count: Int[Array, ""]) -> PowerLawFit:
+        return _fit(esd, dataclasses.replace(limits, clip=limits.clip + count), method)
+
+    # How many is a choice: it has no derivative, and the loop over all of them needs none.
+    alphas = jax.lax.map(lambda count: jax.lax.stop_gradient(without(count).alpha), fingers)
+    fallen = alphas + method.finger_thresh < jax.lax.stop_gradient(raw.alpha)
+    ends = fallen | (alphas <= LEAST_ALPHA)
+    first = jnp.argmax(ends)
+    count = jnp.where(ends[first] & fallen[first], fingers[first], 0)
+    return dataclasses.replace(without(count), num_fingers=count, raw_alpha=raw.alpha)
 
 
 class _Choice(NamedTuple):
@@ -169,18 +209,19 @@ class _Choice(NamedTuple):
     """Whether there is a tail at all."""
 
 
-def _choose(tail: Tail, limits: Limits, corrected: bool) -> _Choice:
-    small = corrected & (tail.candidates < SMALL_SAMPLE)
+def _choose(tail: Tail, limits: Limits, method: Method) -> _Choice:
+    small = (method.small_sample == "corrected") & (tail.candidates < SMALL_SAMPLE)
     if limits.xmin is not None:
         start = jnp.argmax(tail.fitted)
         log_xmin = jnp.log(jnp.full_like(tail.log_scale, limits.xmin)) - tail.log_scale
         alpha, valid = _maximum_likelihood(tail.count[start], tail.log_sum[start], log_xmin, small)
-        (D,) = ks_distance(*jax.lax.stop_gradient((tail, start[None], log_xmin[None], alpha[None])))
+        given = jax.lax.stop_gradient((tail, start[None], log_xmin[None], alpha[None]))
+        (D,) = ks_distance(*given, method.ks)
         return _Choice(start, log_xmin, alpha, D, valid)
     alphas, valid = _maximum_likelihood(tail.count, tail.log_sum, tail.log_evals, small)
     valid &= tail.starts
     # Which xmin is best is a choice, and D a maximum: neither has a derivative here.
-    distances = scan_ks(*jax.lax.stop_gradient((tail, alphas)))
+    distances = scan_ks(*jax.lax.stop_gradient((tail, alphas)), method.ks)
     best = jnp.argmin(jnp.where(valid, distances, jnp.inf))
     return _Choice(best, tail.log_evals[best], alphas[best], distances[best], jnp.any(valid))
 
@@ -196,28 +237,10 @@ def _maximum_likelihood(
     return 1.0 + (count - small) / jnp.where(valid, excess, 1.0), valid
 
 
-def _status(esd: ESD, tail: Tail, found: Bool[Array, ""], threshold: Threshold) -> Int[Array, ""]:
-    resolved = jnp.sum(esd.evals > esd.floor)
-    hidden = resolved - jnp.sum(esd.evals > cutoff(esd, threshold))
-    many_hidden = hidden > HIDDEN_SHARE * esd.n
-    equal = (jnp.max(tail.count) >= SHORTEST_TAIL) & (jnp.sum(tail.starts) == 1)
-    outcomes = [
-        (~in_range(esd), Status.NOT_FINITE),
-        ((esd.evals[-1] == 0) & (esd.n > 0), Status.ALL_ZERO),
-        (found & many_hidden, Status.THRESHOLD_HIDES),
-        (found, Status.SUCCESS),
-        (many_hidden, Status.THRESHOLD_LEAVES_NONE),
-        (equal, Status.NO_TAIL),
-    ]
-    reasons = [reason for reason, _ in outcomes]
-    codes = [jnp.int32(status) for _, status in outcomes]
-    return jnp.select(reasons, codes, jnp.int32(Status.TAIL_TOO_SHORT))
-
-
 def _without_numbers(fit: PowerLawFit, failed: Bool[Array, ""]) -> PowerLawFit:
     numbers = {
         name: jnp.where(failed, jnp.nan, getattr(fit, name))
-        for name in ("alpha", "xmin", "xmax", "D", "sigma")
+        for name in ("alpha", "xmin", "xmax", "D", "sigma", "raw_alpha")
     }
     spikes = jnp.where(failed, 0, fit.num_pl_spikes)
     return dataclasses.replace(fit, num_pl_spikes=spikes, **numbers)

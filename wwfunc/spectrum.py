@@ -81,6 +81,16 @@ def _esd(W: Float[Array, "*slices n m"], scale: Float[Array, ""]) -> ESD:
     return ESD(evals=evals, n=n, floor=evals[-1] * jnp.finfo(stack.dtype).eps * stack.shape[1])
 
 
+def as_esd(evals: ESD | Float[ArrayLike, " n"]) -> ESD:
+    """Eigenvalues in any order as an `ESD` without a rounding floor; an `ESD` as it is."""
+    if isinstance(evals, ESD):
+        return evals
+    ordered = jnp.sort(real_numbers(evals, "evals").ravel())
+    zero = jnp.zeros((), ordered.dtype)
+    n = jnp.asarray(ordered.size, jnp.int32)
+    return ESD(evals=ordered if ordered.size else zero[None], n=n, floor=zero)
+
+
 def in_range(esd: ESD) -> Bool[Array, ""]:
     """Whether all eigenvalues and their sum are finite."""
     return jnp.isfinite(jnp.sum(esd.evals))

@@ -40,6 +40,7 @@ class Status(IntEnum):
         "failed: the threshold of 1e-5 leaves too few eigenvalues to fit a tail to "
         "(threshold='relative' shows them)",
     )
+    NO_START = 105, "failed: no eigenvalue lies where xmin is looked for"
     NO_TAIL = 103, "failed: the eigenvalues to fit are all equal"
 
     @property

@@ -1,20 +1,28 @@
-"""What every tail fit shares: which eigenvalues are fitted, tail sums, and the KS distance."""
+"""What every tail fit shares: which eigenvalues are fitted, tail sums, limits and statuses."""
 
 from __future__ import annotations
+
+import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
-from wwfunc.options import Threshold
+from wwfunc.options import Method, Options, Threshold, make_options
 from wwfunc.pytrees import Array, record
-from wwfunc.spectrum import ESD
+from wwfunc.spectrum import ESD, in_range
+from wwfunc.status import Status
 
 ABSOLUTE_THRESHOLD = 1e-5
 """WeightWatcher's threshold: it fits no eigenvalue at or under this one."""
 
-_ROWS = 64
-_COLUMNS = 512
+SHORTEST_TAIL = 2
+HIDDEN_SHARE = 0.1
+"""An absolute threshold that hides a larger share of the eigenvalues is worth a remark."""
+
+ROWS = 64
+COLUMNS = 512
 """The KS scan works on tiles of so many candidate tails by so many eigenvalues: O(1) memory."""
 
 
@@ -26,6 +34,8 @@ class Limits:
     """The tail starts here: no scan."""
     xmin_min: Float[Array, ""] | float | None = None
     """The scan starts here."""
+    xmin_max: Float[Array, ""] | float | None = None
+    """The scan ends here."""
     xmax: Float[Array, ""] | float | None = None
     """Eigenvalues above are left out."""
     clip: Int[Array, ""] | int = 0
@@ -48,13 +58,34 @@ class Tail:
     """log(lambda_max)."""
     fitted: Bool[Array, "*batch size"]
     starts: Bool[Array, "*batch size"]
-    """Where a tail may start: never inside a group of equal eigenvalues."""
+    """Where a tail may start: never inside a group of equal eigenvalues, nor above `xmin_max`."""
     count: Int[Array, "*batch size"]
     """Number of fitted eigenvalues from here on."""
     log_sum: Float[Array, "*batch size"]
     """Sum of `log_evals` from here on."""
     candidates: Int[Array, "*batch"]
     """Eigenvalues that a tail could hold before `xmin` or `xmin_min` leaves any out."""
+
+
+def limits_of(options: Options) -> Limits:
+    """The limits among the options: a negative xmax is a count."""
+    clip = -options.xmax if isinstance(options.xmax, int) else 0
+    return Limits(
+        xmin=options.xmin,
+        xmin_min=options.xmin_min,
+        xmin_max=options.xmin_max,
+        xmax=None if clip else options.xmax,
+        clip=clip,
+    )
+
+
+def asked(options: Options | None = None, **changes: Any) -> tuple[Limits, Method]:
+    """What a fit is asked to do. Limits may be arrays too, also traced ones: not checked."""
+    names = {field.name for field in dataclasses.fields(Limits)}
+    arrays = {k: v for k, v in changes.items() if k in names and isinstance(v, Array)}
+    plain = {k: v for k, v in changes.items() if k not in arrays}
+    chosen = make_options(options, **plain)
+    return dataclasses.replace(limits_of(chosen), **arrays), chosen.method
 
 
 def cutoff(esd: ESD, threshold: Threshold) -> Float[Array, ""]:
@@ -78,13 +109,15 @@ def tail_of(esd: ESD, limits: Limits, threshold: Threshold) -> Tail:
     # The double `where` keeps log(0) out of the gradient, not only out of the value.
     log_scale = jnp.log(jnp.where(evals[-1] > 0, evals[-1], 1.0))
     log_evals = jnp.where(fitted, jnp.log(jnp.where(fitted, evals, 1.0)) - log_scale, 0.0)
-    tie = jnp.concatenate([jnp.zeros(1, bool), evals[1:] == evals[:-1]])
+    starts = fitted & ~jnp.concatenate([jnp.zeros(1, bool), evals[1:] == evals[:-1]])
+    if limits.xmin_max is not None:
+        starts &= evals <= limits.xmin_max
     return Tail(
         evals=evals,
         log_evals=log_evals,
         log_scale=log_scale,
         fitted=fitted,
-        starts=fitted & ~tie,
+        starts=starts,
         # The fitted entries are contiguous, so their number needs no cumulative sum.
         count=jnp.where(fitted, jnp.argmax(fitted) + jnp.sum(fitted) - position, 0).astype(
             jnp.int32
@@ -94,50 +127,27 @@ def tail_of(esd: ESD, limits: Limits, threshold: Threshold) -> Tail:
     )
 
 
-def ks_distance(
-    tail: Tail,
-    start: Int[Array, " c"],
-    log_xmin: Float[Array, " c"],
-    alpha: Float[Array, " c"],
-) -> Float[Array, " c"]:
-    r"""One-sided KS distance of a power law from each tail at `start`, WeightWatcher's.
-
-    .. math:: D = \max_j |1 - (x_j / x_{min})^{1 - \alpha} - j / n|, \quad j = 0 \ldots n - 1
-    """
-    width = min(_COLUMNS, tail.log_evals.size)
-    n = jnp.maximum(tail.count[start], 1).astype(alpha.dtype)
-
-    def tile(index: Int[Array, ""], worst: Float[Array, " c"]) -> Float[Array, " c"]:
-        first = index * width
-        x = jax.lax.dynamic_slice(tail.log_evals, (first,), (width,))
-        fitted = jax.lax.dynamic_slice(tail.fitted, (first,), (width,))
-        rank = first + jnp.arange(width) - start[:, None]
-        model = -jnp.expm1((1.0 - alpha[:, None]) * (x - log_xmin[:, None]))
-        share = rank.astype(x.dtype) / n[:, None]
-        gap = jnp.abs(model - share)
-        return jnp.maximum(worst, jnp.max(jnp.where(fitted & (rank >= 0), gap, 0.0), axis=1))
-
-    tiles = tail.log_evals.size // width
-    return jax.lax.fori_loop(jnp.min(start) // width, tiles, tile, jnp.zeros_like(alpha))
-
-
-def scan_ks(tail: Tail, alphas: Float[Array, " size"]) -> Float[Array, " size"]:
-    """KS distance of the tail that starts at each entry: O(n^2) time, O(n) memory.
-
-    Tiles of padding and tiles before the tail are skipped, which is why the bounds of the loops
-    are data; entries in the padding keep infinity.
-    """
-
-    def block(index: Int[Array, ""], distances: Float[Array, " size"]) -> Float[Array, " size"]:
-        first = index * _ROWS
-        at = first + jnp.arange(_ROWS)
-        found = ks_distance(tail, at, tail.log_evals[at], alphas[at])
-        return jax.lax.dynamic_update_slice(distances, found, (first,))
-
-    distances = jnp.full_like(alphas, jnp.inf)
-    first = jnp.argmax(tail.fitted) // _ROWS
-    return jax.lax.fori_loop(first, alphas.size // _ROWS, block, distances)
+def tail_status(
+    esd: ESD, tail: Tail, found: Bool[Array, ""], threshold: Threshold
+) -> Int[Array, ""]:
+    """How the fit of a tail ended, given whether one was `found`."""
+    resolved = jnp.sum(esd.evals > esd.floor)
+    hidden = resolved - jnp.sum(esd.evals > cutoff(esd, threshold))
+    many_hidden = hidden > HIDDEN_SHARE * esd.n
+    equal = (jnp.max(tail.count) >= SHORTEST_TAIL) & (jnp.sum(tail.starts) == 1)
+    outcomes = [
+        (~in_range(esd), Status.NOT_FINITE),
+        ((esd.evals[-1] == 0) & (esd.n > 0), Status.ALL_ZERO),
+        (found & many_hidden, Status.THRESHOLD_HIDES),
+        (found, Status.SUCCESS),
+        (many_hidden, Status.THRESHOLD_LEAVES_NONE),
+        (jnp.any(tail.fitted) & ~jnp.any(tail.starts), Status.NO_START),
+        (equal, Status.NO_TAIL),
+    ]
+    reasons = [reason for reason, _ in outcomes]
+    codes = [jnp.int32(status) for _, status in outcomes]
+    return jnp.select(reasons, codes, jnp.int32(Status.TAIL_TOO_SHORT))
 
 
 def _tile(size: int) -> int:
-    return _ROWS if size <= _COLUMNS else _COLUMNS
+    return ROWS if size <= COLUMNS else COLUMNS

@@ -1,0 +1,68 @@
+"""The Kolmogorov-Smirnov distance between a power law and each tail that could be fitted."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float, Int
+
+from wwfunc.options import KS
+from wwfunc.pytrees import Array
+from wwfunc.tail import COLUMNS, ROWS, Tail
+
+
+def ks_distance(
+    tail: Tail,
+    start: Int[Array, " c"],
+    log_xmin: Float[Array, " c"],
+    alpha: Float[Array, " c"],
+    ks: KS = "one-sided",
+) -> Float[Array, " c"]:
+    r"""KS distance of a power law from each tail at `start`.
+
+    .. math:: D = \max_j |1 - (x_j / x_{min})^{1 - \alpha} - j / n|, \quad j = 0 \ldots n - 1
+
+    is WeightWatcher's, which looks at the empirical distribution from one side of each step;
+    "two-sided" takes (j + 1) / n as well, the supremum.
+    """
+    width = min(COLUMNS, tail.log_evals.size)
+    n = jnp.maximum(tail.count[start], 1).astype(alpha.dtype)
+
+    def tile(index: Int[Array, ""], worst: Float[Array, " c"]) -> Float[Array, " c"]:
+        first = index * width
+        x = jax.lax.dynamic_slice(tail.log_evals, (first,), (width,))
+        fitted = jax.lax.dynamic_slice(tail.fitted, (first,), (width,))
+        rank = first + jnp.arange(width) - start[:, None]
+        model = -jnp.expm1((1.0 - alpha[:, None]) * (x - log_xmin[:, None]))
+        share = rank.astype(x.dtype) / n[:, None]
+        gap = step_distance(model, share, n[:, None], ks)
+        return jnp.maximum(worst, jnp.max(jnp.where(fitted & (rank >= 0), gap, 0.0), axis=1))
+
+    tiles = tail.log_evals.size // width
+    return jax.lax.fori_loop(jnp.min(start) // width, tiles, tile, jnp.zeros_like(alpha))
+
+
+def step_distance(model: Array, share: Array, n: Array, ks: KS) -> Array:
+    """Distance of a model from an empirical distribution that steps up by 1 / n from `share`."""
+    gap = jnp.abs(model - share)
+    return gap if ks == "one-sided" else jnp.maximum(gap, jnp.abs(model - share - 1.0 / n))
+
+
+def scan_ks(
+    tail: Tail, alphas: Float[Array, " size"], ks: KS = "one-sided"
+) -> Float[Array, " size"]:
+    """KS distance of the tail that starts at each entry: O(n^2) time, O(n) memory.
+
+    Tiles of padding and tiles before the tail are skipped, which is why the bounds of the loops
+    are data; entries in the padding keep infinity.
+    """
+
+    def block(index: Int[Array, ""], distances: Float[Array, " size"]) -> Float[Array, " size"]:
+        first = index * ROWS
+        at = first + jnp.arange(ROWS)
+        found = ks_distance(tail, at, tail.log_evals[at], alphas[at], ks)
+        return jax.lax.dynamic_update_slice(distances, found, (first,))
+
+    distances = jnp.full_like(alphas, jnp.inf)
+    first = jnp.argmax(tail.fitted) // ROWS
+    return jax.lax.fori_loop(first, alphas.size // ROWS, block, distances)
