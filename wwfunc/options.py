@@ -7,8 +7,7 @@ import difflib
 from typing import Any, Literal, NamedTuple, get_args
 
 from wwfunc import checks
-from wwfunc.checks import Check
-from wwfunc.checks import Selector as Selector
+from wwfunc.checks import Check, Selector
 from wwfunc.errors import OptionError
 
 Fit = Literal["PL", "TPL", "E_TPL"]

@@ -6,7 +6,8 @@ import argparse
 from collections.abc import Callable
 from importlib import import_module
 
-from wwfunc.options import SMALL_SAMPLES, THRESHOLDS, Selector
+from wwfunc.checks import Selector
+from wwfunc.options import SMALL_SAMPLES, THRESHOLDS
 from wwfunc.provenance import installed
 
 _EXAMPLES = """examples:

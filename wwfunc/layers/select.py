@@ -6,9 +6,10 @@ import difflib
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
+from wwfunc.checks import Selector
 from wwfunc.errors import SelectionError
 from wwfunc.layers.layer import Layer
-from wwfunc.options import Options, Selector
+from wwfunc.options import Options
 
 
 def chosen(layers: Sequence[Layer], selectors: Sequence[Selector]) -> set[str]:
