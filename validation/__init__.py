@@ -1,0 +1,1 @@
+"""Campaigns of simulated spectra that say how far each statistic can be trusted."""
