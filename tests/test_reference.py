@@ -75,6 +75,27 @@ def test_xmax_minus_5(name, paths):
 
 
 @pytest.mark.parametrize("name", SETS)
+def test_clip_xmax(name, paths):
+    """num_fingers is there one less than left out, and num_pl_spikes counts those left out too."""
+    reference = table(f"{name}_clip_xmax")
+    ours = joined(reference, wwfunc.analyze(paths[name], fix_fingers="clip_xmax"))
+    compare(reference.drop(columns=["num_pl_spikes", "num_fingers"]), ours, leave_out=CONV_SV_MIN)
+    np.testing.assert_allclose(ours.raw_alpha, reference.raw_alpha, rtol=RELATIVE)
+    np.testing.assert_array_equal(np.maximum(ours.num_fingers - 1, 0), reference.num_fingers)
+    np.testing.assert_array_equal(ours.num_pl_spikes + ours.num_fingers, reference.num_pl_spikes)
+    clipped = ours.num_fingers[ours.num_fingers > 0]
+    assert len(clipped) == {"minilm": 12, "seeded": 3}[name]
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_powerlaw_package(name, paths):
+    """Without the correction of small samples it is the same fit; it gives no xmax."""
+    reference = table(f"{name}_powerlaw_package").drop(columns="xmax")
+    ours = joined(reference, wwfunc.analyze(paths[name], small_sample="mle"))
+    compare(reference, ours, leave_out=CONV_SV_MIN)
+
+
+@pytest.mark.parametrize("name", SETS)
 def test_describe(name, paths):
     reference = table(f"{name}_describe")
     compare(reference, joined(reference, wwfunc.describe(paths[name])))
