@@ -15,7 +15,7 @@ OLDEST_PINS := jax==0.8.0 jaxlib==0.8.0 flax==0.12.0 numpy==2.0.0 scipy==1.13.0 
 # Those whose files are read; every one is compared with what it wrote itself.
 FRAMEWORK_PINS := torch==2.13.0 keras==3.15.1 peft==0.21.2 gguf==0.19.0 onnx==1.23.2
 
-.PHONY: demo test test-oldest test-frameworks fuzz lint types bench golden columns clean
+.PHONY: demo test test-oldest test-frameworks fuzz validate null-table lint types bench golden columns clean
 
 demo: $(VENV)/installed
 	@mkdir -p demo
@@ -36,6 +36,14 @@ test-frameworks: $(FRAMEWORKS)/installed
 fuzz: $(VENV)/tests-installed
 	cd tests && ../$(VENV)/bin/python -m fuzz --cases 2000 --output ../docs/fuzzing.md
 
+# Thousands of simulated spectra, an hour or so; the test suite runs a hundred cases of each.
+validate: $(VENV)/tests-installed
+	$(VENV)/bin/python -m validation --output docs/validation.md
+
+# The quantiles of alpha of random matrices that the package ships: twenty minutes or so.
+null-table: $(VENV)/installed
+	$(VENV)/bin/python -m validation.null_table
+
 lint: $(VENV)/lint-installed
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
@@ -43,7 +51,8 @@ lint: $(VENV)/lint-installed
 types: $(VENV)/lint-installed
 	$(VENV)/bin/mypy
 
-# Beside WeightWatcher 0.7.7, in an environment of its own: PyTorch is a large download.
+# Beside WeightWatcher 0.7.7, in an environment of its own: PyTorch is a large download. With
+# powerlaw 2.0 every fit of it by that package fails.
 bench: $(VENV)/tests-installed $(PEER)/installed
 	$(VENV)/bin/python -m benchmarks.run --peer $(PEER)/bin/python
 
@@ -85,5 +94,5 @@ $(FRAMEWORKS)/installed: pyproject.toml
 $(PEER)/installed:
 	$(PYTHON) -m venv $(PEER)
 	$(PEER)/bin/python $(PIP) torch==2.13.0
-	$(PEER)/bin/python $(PIP) weightwatcher==0.7.7 safetensors
+	$(PEER)/bin/python $(PIP) weightwatcher==0.7.7 powerlaw==1.5 safetensors
 	@touch $@

@@ -9,21 +9,27 @@ from benchmarks.timing import Command, Timer, whole_process, worker
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One comparison of the same work done by both sides."""
+    """One comparison of the same work done by both sides, or work of ours against the clock."""
 
     name: str
     timer: Timer
     ours: Command
-    peer: Command
+    peer: Command | None = None
+    peer_name: str = "WeightWatcher"
     runs: int
     discarded: int = 1
     """Runs of each side before those that count."""
-    speed: float
+    speed: float | None = None
     """Asked: the peer's time over ours, at least this."""
+    seconds: float | None = None
+    """Asked, where there is no peer: our time, at most this."""
     memory: float | None = None
     """Asked: our peak memory over the peer's, at most this."""
     limit: str = ""
     """What bounds us where we fall short."""
+
+
+TPL_LAYERS = ("encoder.layer.0.attention.self.key", "encoder.layer.0.output.dense")
 
 
 def all_cases(peer: str, minilm: Path, layer: Path) -> tuple[Case, ...]:
@@ -59,4 +65,53 @@ def all_cases(peer: str, minilm: Path, layer: Path) -> tuple[Case, ...]:
             "process and longer than the whole bound would allow beside imports, the Gram matrix "
             "and one compilation; compiling meanwhile would break the bound on memory",
         ),
+        *(_truncated(peer, minilm, layer) for layer in TPL_LAYERS),
+        Case(
+            name="MiniLM, truncated power law on every layer, warm",
+            timer=worker,
+            ours=_ours("benchmarks.truncated", minilm),
+            runs=5,
+            seconds=5.0,
+        ),
+        Case(
+            name="MiniLM, goodness-of-fit p with 1,000 replicates for every layer, warm",
+            timer=worker,
+            ours=_ours("benchmarks.goodness", minilm),
+            runs=3,
+            seconds=40.0,
+        ),
+        Case(
+            name="MiniLM, trust=True with 1,000 replicates: the whole process",
+            timer=whole_process,
+            ours=(sys.executable, "-m", "wwfunc", "analyze", str(minilm), "--trust"),
+            runs=3,
+            discarded=0,
+        ),
+        Case(
+            name="FARMS on one layer of 4096 x 4096, windows of 2000 x 2000, 10 x 10, float64",
+            timer=worker,
+            ours=_ours("benchmarks.farms", layer),
+            peer=_ours("benchmarks.svd_windows", layer),
+            peer_name="SciPy's svd of each window",
+            runs=1,
+            discarded=0,
+            speed=2.5,
+        ),
+    )
+
+
+def _ours(side: str, *arguments: object) -> Command:
+    return (sys.executable, "-m", "benchmarks.worker", side, *map(str, arguments))
+
+
+def _truncated(peer: str, minilm: Path, layer: str) -> Case:
+    """One layer: the peer takes minutes, so that it runs once."""
+    return Case(
+        name=f"MiniLM, truncated power law on {layer}, warm",
+        timer=worker,
+        ours=_ours("benchmarks.truncated", minilm, layer),
+        peer=(peer, "-m", "benchmarks.worker", "benchmarks.peer_truncated", str(minilm), layer),
+        runs=1,
+        discarded=0,
+        speed=1000.0,
     )

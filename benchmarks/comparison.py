@@ -1,7 +1,8 @@
 """Run both sides of a case in turn, and compare what they took."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from statistics import median
 
@@ -22,11 +23,17 @@ class Comparison:
     case: Case
     ours: tuple[Sample, ...]
     peer: tuple[Sample, ...]
+    """Empty where there is no peer."""
 
     @property
     def speed(self) -> float:
         """The peer's time over ours: the median of the ratios of the pairs."""
         return self._median_ratio(lambda ours, peer: peer.seconds / ours.seconds)
+
+    @property
+    def seconds(self) -> float:
+        """Our time: the median."""
+        return median(sample.seconds for sample in self.ours)
 
     @property
     def memory(self) -> float:
@@ -36,8 +43,11 @@ class Comparison:
     @property
     def met(self) -> bool:
         """Whether all that the case asked was reached."""
-        light = self.case.memory is None or self.memory <= self.case.memory
-        return light and self.speed >= self.case.speed
+        case = self.case
+        light = case.memory is None or self.memory <= case.memory
+        ahead = case.speed is None or self.speed >= case.speed
+        in_time = case.seconds is None or self.seconds <= case.seconds
+        return light and ahead and in_time
 
     @property
     def steady(self) -> bool:
@@ -46,31 +56,29 @@ class Comparison:
         Threads that wait for one another lose far more than their share of the processor to other
         work, so a ratio taken beside other work can be wrong in either direction.
         """
-        return all(
-            max(seconds) <= STEADY * min(seconds)
-            for seconds in ([s.seconds for s in side] for side in (self.ours, self.peer))
-        )
+        sides = [[s.seconds for s in side] for side in (self.ours, self.peer) if side]
+        return all(max(seconds) <= STEADY * min(seconds) for seconds in sides)
 
     def _median_ratio(self, ratio: Callable[[Sample, Sample], float]) -> float:
         return median(map(ratio, self.ours, self.peer))
 
 
 def compare(case: Case) -> Comparison:
-    """Run both sides of a case alternately."""
-    with case.timer(case.ours) as ours, case.timer(case.peer) as peer:
+    """Run both sides of a case alternately, or ours alone where it has no peer."""
+    with ExitStack() as open_sides:
+        commands = (case.ours, *([case.peer] if case.peer else []))
+        sides = [open_sides.enter_context(case.timer(command)) for command in commands]
         for _ in range(case.discarded):
-            run_pair(ours, peer)
-        pairs = [run_pair(ours, peer) for _ in range(case.runs)]
-    first, second = zip(*pairs, strict=True)
-    return Comparison(case=case, ours=first, peer=second)
+            run_all(sides)
+        samples = zip(*[run_all(sides) for _ in range(case.runs)], strict=True)
+    ours, *peers = samples
+    return Comparison(case=case, ours=ours, peer=peers[0] if peers else ())
 
 
-def run_pair(ours: Run, peer: Run) -> tuple[Sample, Sample]:
-    """Run each side once, ours first."""
-    return rested(ours), rested(peer)
-
-
-def rested(run: Run) -> Sample:
-    """Run once, after a pause."""
-    time.sleep(PAUSE)
-    return run()
+def run_all(sides: Sequence[Run]) -> tuple[Sample, ...]:
+    """Run each side once, ours first, after a pause."""
+    samples = []
+    for run in sides:
+        time.sleep(PAUSE)
+        samples.append(run())
+    return tuple(samples)

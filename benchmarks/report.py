@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
+from benchmarks.cases import Case
 from benchmarks.comparison import Comparison
 from benchmarks.timing import Sample
 
@@ -13,18 +14,19 @@ HEADER = (
     "asked",
     "measured",
     "wwfunc",
-    "WeightWatcher",
+    "peer",
     "peak memory, wwfunc",
-    "peak memory, WeightWatcher",
+    "peak memory, peer",
     "runs of each",
     "result",
 )
 
 TEXT = """# Benchmarks
 
-Written by `make bench`. wwfunc and WeightWatcher ran in turn, each in its own environment, on the
-same processor with the same number of threads and no accelerator. Times are medians, with the
-smallest and the largest in brackets; "measured" is the median of the ratios of neighbouring runs.
+Written by `make bench`. wwfunc and its peer ran in turn, WeightWatcher in an environment of its
+own, on the same processor with the same number of threads and no accelerator. Times are medians,
+with the smallest and the largest in brackets; "measured" is the median of the ratios of
+neighbouring runs.
 A whole process starts Python, imports, compiles, reads, analyses and prints the table; no
 compilation cache is kept. Peak memory is the median of the largest resident size of the process.
 A result is unsteady where one side's times spread widely: other work shared the processor.
@@ -50,15 +52,30 @@ def cells(comparison: Comparison) -> tuple[str, ...]:
     case = comparison.case
     return (
         case.name,
-        ratios(f"at least {case.speed:g} times as fast", case.memory, "at most "),
-        ratios(f"{comparison.speed:.2f} times as fast", comparison.memory),
+        asked(case),
+        measured(comparison),
         times(comparison.ours),
-        times(comparison.peer),
+        f"{case.peer_name}: {times(comparison.peer)}" if case.peer else "",
         peak(comparison.ours),
-        peak(comparison.peer),
+        peak(comparison.peer) if case.peer else "",
         str(case.runs),
         verdict(comparison),
     )
+
+
+def asked(case: Case) -> str:
+    """Return what the case asks; nothing where it only reports."""
+    if case.speed is not None:
+        return ratios(f"at least {case.speed:g} times as fast", case.memory, "at most ")
+    return "" if case.seconds is None else f"at most {case.seconds:g} s"
+
+
+def measured(comparison: Comparison) -> str:
+    """Return what was measured, in the words of what was asked."""
+    if not comparison.case.peer:
+        return f"{comparison.seconds:.2f} s"
+    memory = None if comparison.case.memory is None else comparison.memory
+    return ratios(f"{comparison.speed:.2f} times as fast", memory)
 
 
 def ratios(speed: str, memory: float | None, bound: str = "") -> str:
@@ -68,6 +85,8 @@ def ratios(speed: str, memory: float | None, bound: str = "") -> str:
 
 def verdict(comparison: Comparison) -> str:
     """Return whether what was asked was reached, and whether the times can be trusted."""
+    if not asked(comparison.case):
+        return "" if comparison.steady else "unsteady: run again"
     reached = "met" if comparison.met else "falls short"
     return reached if comparison.steady else f"{reached}, but unsteady: run again"
 

@@ -1,6 +1,6 @@
-"""Analyse a checkpoint once for each line read: `python -m benchmarks.worker SIDE PATH`.
+"""Analyse a checkpoint once for each line read: `python -m benchmarks.worker SIDE PATH ...`.
 
-SIDE is a module with `prepare(path)`, which loads the checkpoint and returns a function that
+SIDE is a module with `prepare(path, ...)`, which loads the checkpoint and returns a function that
 analyses it and returns the number of layers measured. Answers go out on the standard output as
 JSON, one a line; whatever the side prints there itself goes to the standard error.
 """
@@ -20,8 +20,8 @@ from benchmarks.machine import peak_bytes
 def main() -> None:
     """Prepare the side that the command line names, and serve it."""
     answers = own_output()
-    side, path = sys.argv[1:]
-    serve(importlib.import_module(side).prepare(path), answers)
+    side, *arguments = sys.argv[1:]
+    serve(importlib.import_module(side).prepare(*arguments), answers)
 
 
 def own_output() -> TextIO:

@@ -18,13 +18,33 @@ class Verb(NamedTuple):
     call: Callable[[Any], Any]
     sample: np.ndarray
     scalar: Callable[[Any], Any]
-    """A number of the result that has a derivative."""
+    """A number of the result."""
+    smooth: bool = True
+    """Whether it has a derivative; resampling has none."""
 
 
 RNG = np.random.default_rng(20)
+RESAMPLED = np.exp(RNG.standard_normal(120))
+
+
+def resampling(verb):
+    return lambda evals: verb(evals, jax.random.key(0), replicates=20)
+
+
 REGISTRY = {
     "esd": Verb(wwfunc.esd, RNG.standard_t(4, (40, 30)), lambda r: r.evals[-1]),
     "fit_pl": Verb(wwfunc.fit_pl, 1 + RNG.pareto(1.5, 300), lambda r: r.alpha),
+    "fit_tpl": Verb(wwfunc.fit_tpl, 1 + RNG.gamma(0.7, 2.0, 300), lambda r: r.Lambda),
+    "hill": Verb(wwfunc.hill, 1 + RNG.pareto(1.5, 300), lambda r: r.alpha),
+    "hill_curve": Verb(wwfunc.hill_curve, 1 + RNG.pareto(1.5, 90), lambda r: r.alpha[30]),
+    "farms": Verb(wwfunc.farms, RNG.standard_t(4, (40, 30)), lambda r: r.alpha),
+    "bootstrap": Verb(resampling(wwfunc.bootstrap), RESAMPLED, lambda r: r.alpha_low, False),
+    "goodness_of_fit": Verb(
+        resampling(wwfunc.goodness_of_fit), RESAMPLED, lambda r: r.p_value, False
+    ),
+    "compare_alternatives": Verb(
+        wwfunc.compare_alternatives, RESAMPLED, lambda r: r.lognormal.R, False
+    ),
     "measure": Verb(wwfunc.measure, RNG.standard_t(4, (40, 30)), lambda r: r.scale.stable_rank),
 }
 ODD = {
@@ -50,9 +70,10 @@ def verb(request):
 def test_registry_names_every_public_numerical_function():
     from wwfunc import _HOMES
 
-    numerical = {"spectrum", "powerlaw", "measures"}
-    functions = {name for name, home in _HOMES.items() if home in numerical and name.islower()}
-    assert functions == set(REGISTRY)
+    numerical = ("spectrum", "measures", "fits.", "trust.")
+    functions = {n for n, home in _HOMES.items() if home.startswith(numerical) and n.islower()}
+    takes_no_array = {"null_alphas", "p_random", "random_esd"}
+    assert functions == set(REGISTRY) | takes_no_array
 
 
 def test_jit_changes_nothing(verb):
@@ -68,7 +89,13 @@ def test_vmap_is_one_by_one(verb):
         close(jax.tree.map(lambda leaf, i=i: leaf[i], together), verb.call(sample), 1e-9)
 
 
-def test_gradient_is_that_of_finite_differences(verb):
+@pytest.fixture(params=[name for name, verb in REGISTRY.items() if verb.smooth])
+def smooth_verb(request):
+    return REGISTRY[request.param]
+
+
+def test_gradient_is_that_of_finite_differences(smooth_verb):
+    verb = smooth_verb
     with jax.enable_x64(True):
         number = jax.jit(lambda sample: verb.scalar(verb.call(sample)))
         step = np.random.default_rng(1).standard_normal(verb.sample.shape)
@@ -79,7 +106,8 @@ def test_gradient_is_that_of_finite_differences(verb):
     assert abs(slope) > 1e-6
 
 
-def test_float32_is_close_to_float64(verb):
+def test_float32_is_close_to_float64(smooth_verb):
+    verb = smooth_verb
     single = verb.call(verb.sample.astype(np.float32))
     double = verb.call(verb.sample)
     assert verb.scalar(single).dtype == np.float32
@@ -97,7 +125,8 @@ def test_odd_input_never_raises(verb, odd, dtype):
 
 
 @pytest.mark.parametrize("odd", ["zero", "constant"])
-def test_gradients_of_odd_input_are_finite(verb, odd):
+def test_gradients_of_odd_input_are_finite(smooth_verb, odd):
+    verb = smooth_verb
     sample = ODD[odd](verb.sample).astype(np.float32)
     total = jax.grad(
         lambda s: sum(
@@ -121,7 +150,11 @@ def test_shapes_are_what_the_annotations_say():
     """jaxtyping's annotations, checked at run time by beartype."""
     code = """
 from jaxtyping import install_import_hook
-modules = [f"wwfunc.{name}" for name in ("spectrum", "tail", "powerlaw", "metrics", "measures")]
+FITS = ("tail", "powerlaw", "nearest", "truncated", "truncatedks", "hillestimator", "submatrices")
+TRUST = ("alternatives", "lognormal", "stretched", "bootstrapping", "goodness", "statistics")
+MODULES = ["spectrum", "metrics", "measures"]
+MODULES += [f"fits.{name}" for name in FITS] + [f"trust.{name}" for name in TRUST]
+modules = [f"wwfunc.{name}" for name in MODULES]
 with install_import_hook(modules, "beartype.beartype"):
     import wwfunc, wwfunc.measures
 import jax, numpy as np
@@ -130,6 +163,9 @@ for matrix in (W, W.astype(np.float32), np.stack([W, W])):
     wwfunc.measure(matrix)
 for options in ({}, {"xmin": 3.0}, {"xmin_min": 2.0, "xmax": 40.0}, {"xmax": -3}):
     wwfunc.fit_pl(np.arange(1.0, 50), **options)
+    wwfunc.fit_tpl(np.arange(1.0, 50), **options)
+for fit in ("PL", "E_TPL"):
+    wwfunc.measure(W, wwfunc.Options(fit=fit, trust=True, replicates=5, farms=True))
 jax.jit(jax.vmap(wwfunc.measure))(np.stack([W, W]).astype(np.float32))
 jax.grad(lambda w: wwfunc.measure(w).fit.alpha)(W.astype(np.float32))
 try:

@@ -1,5 +1,7 @@
 """What a campaign found: what was asked of a statistic, and what was measured."""
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
 
@@ -18,16 +20,19 @@ class Finding:
 def share(what: str, hits: int, cases: int, *, low: float, high: float, full: int) -> Finding:
     """Ask that `hits` of `cases` lie between two shares.
 
-    With fewer than the `full` number of cases the bounds are three binomial standard errors wider:
-    a short campaign sees gross errors alone.
+    With fewer than the `full` number of cases each bound is three of its binomial standard errors
+    further out: a short campaign sees gross errors alone.
     """
-    slack = 3 * math.sqrt(0.25 / cases) if cases < full else 0.0
+
+    def slack(bound: float) -> float:
+        return 3 * math.sqrt(bound * (1 - bound) / cases) if cases < full else 0.0
+
     found = hits / cases
     return Finding(
         what=what,
         asked=f"{low:.1%} to {high:.1%}",
         measured=f"{found:.1%} of {cases:,}",
-        met=low - slack <= found <= high + slack,
+        met=low - slack(low) <= found <= high + slack(high),
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from wwfunc.errors import OptionError
 
 MOST_CLIPPED = 2**31 - 1
-MOST_SEEDS = 2**32
+MOST_SEEDS = 2**31
 
 Check = Callable[[str, Any], Any]
 Selector = int | str
@@ -42,6 +42,13 @@ def positive(name: str, value: Any) -> float:
     """A number above 0."""
     if not 0 < as_float(value) < math.inf:
         raise OptionError(f"{name} is a number above 0, not {value!r}")
+    return float(value)
+
+
+def aspect(name: str, value: Any) -> float:
+    """The longer side over the shorter one."""
+    if not 1 <= as_float(value) < math.inf:
+        raise OptionError(f"{name} is a number from 1, not {value!r}")
     return float(value)
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import Any, Literal
 
 Type = Literal["text", "int", "float"]
 
 _NATURE = "Martin, Peng, Mahoney 2021, doi:10.1038/s41467-021-24025-8"
 _CLAUSET = "Clauset, Shalizi, Newman 2009, doi:10.1137/070710111"
+_HILL = "Zhou et al. 2023, doi:10.48550/arXiv.2312.00359"
+_FARMS = "Hu et al. 2025, doi:10.48550/arXiv.2506.06280"
+_VUONG = "Vuong 1989, doi:10.2307/1912557"
 _STABLE = "Rudelson, Vershynin 2007, doi:10.1145/1255443.1255449"
 
 
@@ -32,12 +34,20 @@ class Column:
 
     def read(self, record: Any) -> Any:
         """The value for a record as a plain Python number or text."""
-        if self.path.startswith("measures.") and record.measures is None:
-            return self.missing
-        value = attrgetter(self.path)(record)
+        value = record
+        for part in self.path.split("."):  # a row has not every record, a record not every field
+            value = getattr(value, part, None)
         if value is None:
             return self.missing
         return {"float": float, "int": int, "text": str}[self.type](value)
+
+
+_ALTERNATIVES = {
+    "exponential": "an exponential",
+    "lognormal": "a lognormal",
+    "stretched_exponential": "a stretched exponential",
+    "truncated": "a truncated power law",
+}
 
 
 def _column(
@@ -68,14 +78,21 @@ COLUMNS = (
     _column("kind", "text", "layer.kind", "dense, embedding, conv1d, conv2d or conv3d"),
     _column("block", "int", "layer.block", "Number of the repeated block, where the name tells"),
     _column("role", "text", "layer.role", "q, k, v, o, up, gate, down, embed, head ..."),
+    _column("fit", "text", "fit", "PL, a power law, or TPL, a truncated one"),
+    _column("alpha", "float", "measures.fit.alpha", "Exponent of the tail's (T)PL", "> 1", _NATURE),
     _column(
-        "alpha", "float", "measures.fit.alpha", "Exponent of the tail's power law", "> 1", _NATURE
+        "Lambda",
+        "float",
+        "measures.fit.Lambda",
+        "TPL: rate of the exponential that truncates the power law, per unit of eigenvalue",
+        ">= 0",
+        _CLAUSET,
     ),
     _column(
         "warning",
         "text",
         "warning",
-        "over-trained (alpha under 2) or under-trained (alpha above 6)",
+        "over-trained (alpha of a PL under 2) or under-trained (above 6)",
         reference=_NATURE,
     ),
     _column("xmin", "float", "measures.fit.xmin", "Where the tail starts", "> 0", _CLAUSET),
@@ -84,7 +101,7 @@ COLUMNS = (
         "D",
         "float",
         "measures.fit.D",
-        "One-sided Kolmogorov-Smirnov distance of the fit",
+        "Kolmogorov-Smirnov distance of the fit",
         "0 to 1",
         _CLAUSET,
     ),
@@ -92,9 +109,17 @@ COLUMNS = (
         "sigma",
         "float",
         "measures.fit.sigma",
-        "Standard error of alpha, (alpha - 1) / sqrt(n), with xmin taken as known",
+        "Standard error of alpha, xmin taken as known: (alpha - 1) / sqrt(n) of a PL, from the "
+        "information matrix of a TPL, missing where an estimate stopped at a bound",
         "> 0",
         _CLAUSET,
+    ),
+    _column(
+        "sigma_Lambda",
+        "float",
+        "measures.fit.sigma_Lambda",
+        "Standard error of Lambda, xmin taken as known",
+        "> 0",
     ),
     _column(
         "num_pl_spikes",
@@ -102,6 +127,89 @@ COLUMNS = (
         "measures.fit.num_pl_spikes",
         "Number n of eigenvalues in the tail",
         "0 to num_evals",
+    ),
+    _column("tail_share", "float", "tail_share", "num_pl_spikes / num_evals", "0 to 1"),
+    _column(
+        "num_fingers",
+        "int",
+        "measures.fit.num_fingers",
+        "Largest eigenvalues that fix_fingers='clip_xmax' left out",
+        ">= 0",
+    ),
+    _column(
+        "raw_alpha", "float", "measures.fit.raw_alpha", "alpha before fingers were clipped", "> 1"
+    ),
+    _column(
+        "alpha_hill",
+        "float",
+        "measures.hill.alpha",
+        "Hill estimate over the upper half of the eigenvalues, PL_Alpha_Hill",
+        "> 1",
+        _HILL,
+    ),
+    _column(
+        "farms_alpha",
+        "float",
+        "measures.farms.alpha",
+        "The same over windows of a fixed aspect ratio (farms=True)",
+        "> 1",
+        _FARMS,
+    ),
+    _column("verdict", "text", "verdict", "What the columns below add up to (trust=True)"),
+    _column(
+        "alpha_low",
+        "float",
+        "measures.trust.bootstrap.alpha_low",
+        "Lower end of alpha's 95 % bootstrap interval, xmin refitted",
+        "> 1",
+        _CLAUSET,
+    ),
+    _column("alpha_high", "float", "measures.trust.bootstrap.alpha_high", "Its upper end", "> 1"),
+    _column(
+        "xmin_low",
+        "float",
+        "measures.trust.bootstrap.xmin_low",
+        "Lower end of xmin's 95 % bootstrap interval",
+        "> 0",
+    ),
+    _column("xmin_high", "float", "measures.trust.bootstrap.xmin_high", "Its upper end", "> 0"),
+    _column(
+        "p_value",
+        "float",
+        "measures.trust.goodness.p_value",
+        "Goodness of fit: how often a true power law lies as far from its fit, xmin refitted",
+        "0 to 1",
+        _CLAUSET,
+    ),
+    _column(
+        "p_random",
+        "float",
+        "measures.trust.p_random",
+        "How often a random matrix of this shape has so low an alpha; missing where there is no "
+        "null for the shape",
+        "0 to 1",
+    ),
+    *(
+        column
+        for name in ("exponential", "lognormal", "stretched_exponential", "truncated")
+        for column in (
+            _column(
+                f"R_{name}",
+                "float",
+                f"measures.trust.alternatives.{name}.R",
+                f"Log-likelihood of the power law less that of {_ALTERNATIVES[name]}",
+                "" if name == "exponential" else "<= 0",
+                _VUONG,
+            ),
+            _column(
+                f"p_{name}",
+                "float",
+                f"measures.trust.alternatives.{name}.p",
+                "How often chance alone gives so large a ratio",
+                "0 to 1",
+                _VUONG,
+            ),
+        )
     ),
     _column("N", "int", "layer.N", "Longer side of the weight matrices"),
     _column("M", "int", "layer.M", "Shorter side of the weight matrices"),

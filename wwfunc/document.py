@@ -7,9 +7,8 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import NoneType
 from typing import Any, NoReturn
-
-import numpy as np
 
 from wwfunc.columns import COLUMNS
 from wwfunc.errors import AnalysisFileError
@@ -17,10 +16,11 @@ from wwfunc.files import write_atomically
 from wwfunc.layers.coverage import Coverage, CoverageRow
 from wwfunc.layers.layer import Layer
 from wwfunc.options import Options
+from wwfunc.plain import as_plain, from_plain
 from wwfunc.provenance import Provenance
 from wwfunc.records import LayerRecord
 
-SCHEMA = 1
+SCHEMA = 2
 """Raised whenever a document can no longer be read by the code before."""
 
 
@@ -33,7 +33,8 @@ def as_document(
 ) -> dict[str, Any]:
     """The parts of an Analysis as plain JSON values.
 
-    NaN is None, so that the document is JSON; `codes` holds the `Status` codes of each layer.
+    NaN is None, so that the document is JSON. A layer holds its row, its eigenvalues and, under
+    `measures`, the numerical records that the row was read from.
     """
     document = {
         "schema": SCHEMA,
@@ -90,69 +91,45 @@ def _restored(document: Mapping[str, Any]) -> dict[str, Any]:
 def _layer(record: LayerRecord) -> dict[str, Any]:
     layer = {**record.row(), "evals": record.evals.tolist()}
     if record.measures is not None:
-        measures = record.measures
-        layer["codes"] = {"fit": int(measures.fit.status), "scale": int(measures.scale.status)}
+        measures = as_plain(record.measures)
+        del measures["esd"]["evals"]  # they stand in the layer itself
+        layer["measures"] = measures
     return layer
 
 
 def _record(row: Mapping[str, Any]) -> LayerRecord:
-    _check_types(row)
-    layer = Layer(**_fields(row, Layer, "layer."))
-    measures = _measures(row) if "codes" in row else None
-    return LayerRecord(layer=layer, status=row["status"], measures=measures)
+    layer = Layer(**_identity(row))
+    measures = _measures(row) if "measures" in row else None
+    record = LayerRecord(layer=layer, status=row["status"], measures=measures)
+    for name, value in _without_nan(record.row()).items():
+        if type(row[name]) is not type(value) or row[name] != value:
+            raise ValueError(f"{name} is {str(row[name])[:40]}, its records say {value!r}")
+    return record
 
 
-def _check_types(row: Mapping[str, Any]) -> None:
-    """Raise unless every column holds what its type says, or None for a missing number."""
-    types = {"text": (str,), "int": (int,), "float": (int, float)}
+def _identity(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of the row's `Layer`, each of the type that its column says."""
+    types: dict[str, tuple[type, ...]] = {"text": (str,), "int": (int, NoneType)}
+    names = {field.name for field in dataclasses.fields(Layer)}
+    fields = {}
     for column in COLUMNS:
-        value = row[column.name]
-        missing = value is None and column.type != "text"
-        good = type(value) in types[column.type] and (column.type == "text" or abs(value) < 1e300)
-        if not (missing or good):
-            raise ValueError(f"{column.name} is {str(value)[:40]!r}, which is no {column.type}")
+        name = column.path.removeprefix("layer.")
+        if column.path.startswith("layer.") and name in names:
+            fields[name] = row[column.name]
+            if type(row[column.name]) not in types[column.type]:
+                raise ValueError(f"{name} is {str(row[column.name])[:40]!r}, no {column.type}")
+    return fields
 
 
 def _measures(row: Mapping[str, Any]) -> Any:
-    # These modules import JAX, which a saved table can be listed without.
-    from wwfunc.host import as_esd
-    from wwfunc.measures import Measures
-    from wwfunc.metrics import AlphaMetrics, ScaleMetrics
-    from wwfunc.powerlaw import PowerLawFit
+    # Imports JAX, which a saved table can be listed without.
+    from wwfunc.measures import RECORDS, Measures
 
-    evals = np.array(row["evals"], np.float64)
-    codes = {name: np.int32(code) for name, code in row["codes"].items()}
-    fit = _numbers(row, PowerLawFit, "measures.fit.") | {"status": codes["fit"]}
-    scale = _numbers(row, ScaleMetrics, "measures.scale.") | {"status": codes["scale"]}
-    return Measures(
-        esd=as_esd(evals, n=evals.size, floor=_or_nan(row["floor"])),
-        fit=PowerLawFit(**fit),
-        scale=ScaleMetrics(**scale),
-        shape=AlphaMetrics(**_numbers(row, AlphaMetrics, "measures.shape.")),
-    )
-
-
-def _fields(row: Mapping[str, Any], cls: Any, prefix: str) -> dict[str, Any]:
-    """Values of the fields of `cls`, from the columns that read them."""
-    names = {field.name for field in dataclasses.fields(cls)}
-    return {
-        column.path.removeprefix(prefix): row[column.name]
-        for column in COLUMNS
-        if column.path.startswith(prefix) and column.path.removeprefix(prefix) in names
-    }
-
-
-def _numbers(row: Mapping[str, Any], cls: Any, prefix: str) -> dict[str, Any]:
-    fields = _fields(row, cls, prefix)
-    types = {column.path.removeprefix(prefix): column.type for column in COLUMNS}
-    return {
-        name: np.int32(value) if types[name] == "int" else np.float64(_or_nan(value))
-        for name, value in fields.items()
-    }
-
-
-def _or_nan(value: float | None) -> float:
-    return math.nan if value is None else value
+    plain = row["measures"]
+    measures = from_plain({**plain, "esd": {**plain["esd"], "evals": row["evals"]}}, RECORDS)
+    if not isinstance(measures, Measures):
+        raise ValueError(f"{type(measures).__name__} where Measures belong")
+    return measures
 
 
 def _without_nan(value: Any) -> Any:

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import os
 import threading
+import zlib
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
+from functools import partial
 
 import jax
 from threadpoolctl import threadpool_limits
 
 from wwfunc import host, spectra
 from wwfunc.errors import OptionError
-from wwfunc.layers.layer import Task
+from wwfunc.fits.submatrices import FarmsFit, count_windows, farms_of, window_sides
+from wwfunc.fits.tail import limits_of
+from wwfunc.layers.layer import Layer, Task
 from wwfunc.measures import Measures, measure_esd
 from wwfunc.options import Options
 from wwfunc.records import LayerRecord
 from wwfunc.spectra import Spectrum
 from wwfunc.spectrum import ESD
 from wwfunc.status import Status, sentence
-from wwfunc.tail import limits_of
+from wwfunc.trust.null import null_quantiles
+from wwfunc.trust.statistics import Trust, trust_of
 
 SMALLEST_BUCKET = 256
 BUCKET_RATIO = 4
@@ -47,7 +52,7 @@ def measure_all(
     small = [task for task in tasks if task.layer.M < LARGE_SIDE]
     large = [task for task in tasks if task.layer.M >= LARGE_SIDE]
     on_host = engine(options) == "host"
-    compute = spectra.on_host if on_host else spectra.on_device
+    compute = partial(spectra.on_host if on_host else spectra.on_device, options=options)
     with _ONE_AT_A_TIME:
         with threadpool_limits(1, "blas"):
             _run(_batches(small), compute, threads if on_host else 1, options, report)
@@ -98,12 +103,21 @@ def _run(
     options: Options,
     report: Report,
 ) -> None:
-    """Spectra in `threads` workers; fits, and what they compile, in this thread meanwhile."""
+    """Spectra in `threads` workers; fits, and what they compile, in this thread meanwhile.
+
+    The resampling behind trust takes longer than a spectrum: it goes to the workers too.
+    """
     pool = ThreadPoolExecutor(threads, thread_name_prefix="wwfunc")
+    resampled = []
     try:
         for future in as_completed([pool.submit(compute, batch) for batch in batches]):
             for spectrum in future.result():
-                report(_record(spectrum, options))
+                if options.trust:
+                    resampled.append(pool.submit(_record, spectrum, options))
+                else:
+                    report(_record(spectrum, options))
+        for done in as_completed(resampled):
+            report(done.result())
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -133,7 +147,7 @@ def _cost(task: Task) -> int:
 def _record(spectrum: Spectrum, options: Options) -> LayerRecord:
     if spectrum.esd is None:
         return LayerRecord(layer=spectrum.layer, status=spectrum.failure, measures=None)
-    measures = _fit(spectrum.esd, options)
+    measures = _measure(spectrum.layer, spectrum.esd, spectrum.windows, options)
     codes = int(measures.fit.status), int(measures.scale.status)
     known = Status.NOT_FINITE not in codes  # without a spectrum not even a rank is known
     return LayerRecord(
@@ -141,12 +155,41 @@ def _record(spectrum: Spectrum, options: Options) -> LayerRecord:
     )
 
 
-def _fit(spectrum: ESD, options: Options) -> Measures:
-    """Everything that follows from the spectrum, by the program of its bucket."""
+def _measure(layer: Layer, own: ESD, windows: ESD | None, options: Options) -> Measures:
+    """Everything that follows from the spectrum, by the programs of its bucket."""
+    limits = limits_of(options)
     with jax.enable_x64(True):
-        measures = measure_esd(
-            host.padded(spectrum, bucket(spectrum.evals.size)),
-            limits_of(options),
-            options.method,
-        )
-        return replace(jax.device_get(measures), esd=spectrum)
+        padded = host.padded(own, bucket(own.evals.size))
+        measures = measure_esd(padded, limits, options.method)
+        extras: dict[str, Trust | FarmsFit] = {}
+        if options.trust:
+            shape = (layer.rf, layer.N, layer.M)
+            extras["trust"] = trust_of(
+                padded,
+                measures.fit,
+                layer_key(layer, options.seed),
+                limits,
+                null_quantiles(*shape, limits, options.method),
+                options.method,
+                replicates=options.replicates,
+            )
+        if windows is not None:
+            extras["farms"] = _farms(layer, windows, options)
+        return replace(jax.device_get(replace(measures, **extras)), esd=own)
+
+
+def _farms(layer: Layer, windows: ESD, options: Options) -> FarmsFit:
+    sides = window_sides(layer.N, layer.M, options.farms_rows, options.farms_aspect)
+    shape = (layer.rf, layer.N, layer.M)
+    return farms_of(
+        host.padded(windows, bucket(windows.evals.size)),
+        count_windows(shape, *sides, options.farms_windows),
+        threshold=options.threshold,
+        ks=options.ks,
+    )
+
+
+def layer_key(layer: Layer, seed: int) -> jax.Array:
+    """A random key of the layer's own: other layers, threads and their order do not change it."""
+    name = f"{layer.longname}\0{layer.part}".encode("utf-8", "surrogatepass")
+    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(name))

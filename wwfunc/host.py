@@ -6,6 +6,8 @@ computes the vectors too. Everything here is float64, whatever the weights are s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from wwfunc.spectrum import ESD
@@ -96,3 +98,45 @@ def padded(spectrum: ESD, size: int) -> ESD:
 def as_esd(evals: np.ndarray, *, n: int, floor: float) -> ESD:
     """An ESD of NumPy arrays."""
     return ESD(evals=evals, n=np.asarray(n, np.int32), floor=np.asarray(floor, np.float64))
+
+
+def window_starts(side: int, window: int, windows: int) -> tuple[int, ...]:
+    """Where `windows` windows of one length start along a side, evenly; fewer where they repeat."""
+    room = side - window
+    step = max(1, room // max(1, windows - 1))
+    return tuple(range(0, room + 1, step))[:windows]
+
+
+def window_eigenvalues(stack: np.ndarray, rows: int, cols: int, windows: int) -> np.ndarray:
+    """Eigenvalues (k, windows, rows) of the Gram matrices of windows of a stack (k, n, m), n >= m.
+
+    See `wwfunc.fits.submatrices`. Of one window of columns the product over all rows is formed, and
+    each window of rows is a principal submatrix of it. That product, converted by blocks, and a
+    copy of one window, or of some small ones, are all that is held.
+    """
+    tall = stack if stack.shape[1] > stack.shape[2] else stack.swapaxes(1, 2)
+    slices, larger, smaller = tall.shape
+    along_cols = window_starts(larger, cols, windows)
+    along_rows = window_starts(smaller, rows, windows)
+    evals = np.empty((slices, len(along_cols), len(along_rows), rows))
+    for index, col in np.ndindex(evals.shape[:2]):
+        part = tall[index : index + 1, along_cols[col] : along_cols[col] + cols]
+        evals[index, col] = _principal_eigenvalues(grams(part)[0], along_rows, rows)
+    return evals.reshape(slices, len(along_cols) * len(along_rows), rows)
+
+
+def _principal_eigenvalues(gram: np.ndarray, starts: Sequence[int], rows: int) -> np.ndarray:
+    """Eigenvalues of the principal submatrices, `rows` long, that begin at `starts`."""
+    evals = np.empty((len(starts), rows))
+    for part in portions(len(starts), rows):
+        squares = [gram[start : start + rows, start : start + rows] for start in starts[part]]
+        evals[part] = eigenvalues(np.stack(squares))
+    return evals
+
+
+def window_esd(stack: np.ndarray, rows: int, cols: int, windows: int, scale: float = 1.0) -> ESD:
+    """The pooled spectrum of the windows of a stack: see `wwfunc.fits.submatrices.window_esd`."""
+    evals = window_eigenvalues(stack, rows, cols, windows)
+    if not np.isfinite(stack).all():
+        evals[:] = np.nan  # also where it lies between or behind the windows
+    return pooled(evals, cols, scale)

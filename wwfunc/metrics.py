@@ -6,7 +6,8 @@ import jax.numpy as jnp
 from jax.scipy.special import logsumexp
 from jaxtyping import Float, Int
 
-from wwfunc.powerlaw import PowerLawFit
+from wwfunc.fits.powerlaw import PowerLawFit
+from wwfunc.fits.truncated import TruncatedPowerLawFit
 from wwfunc.pytrees import Array, record
 from wwfunc.spectrum import ESD, in_range
 from wwfunc.status import Status
@@ -59,7 +60,7 @@ def scale_metrics(esd: ESD) -> ScaleMetrics:
     )
 
 
-def alpha_metrics(esd: ESD, fit: PowerLawFit) -> AlphaMetrics:
+def alpha_metrics(esd: ESD, fit: PowerLawFit | TruncatedPowerLawFit) -> AlphaMetrics:
     """The two metrics that weigh alpha with the scale of the layer."""
     failed = jnp.isnan(fit.alpha)
     # A stand-in where the fit failed keeps NaN out of the gradient, not only out of the value.

@@ -163,7 +163,7 @@ _CHECKS: dict[str, Check] = {
     "seed": checks.seed,
     "farms": checks.flag,
     "farms_rows": checks.or_none(checks.count),
-    "farms_aspect": checks.positive,
+    "farms_aspect": checks.aspect,
     "farms_windows": checks.count,
     "engine": checks.one_of(*ENGINES),
 }

@@ -10,9 +10,13 @@ import numpy as np
 
 from wwfunc.columns import BY_NAME, COLUMNS
 from wwfunc.layers.layer import Layer
+from wwfunc.trust.verdict import verdict_of
 
 if TYPE_CHECKING:
     from wwfunc.measures import Measures
+
+_OWN = ("status", "warning", "fit", "tail_share", "verdict", "Q")
+"""Columns that are properties here: reading them through the table would not end."""
 
 OVER_TRAINED = 2.0
 UNDER_TRAINED = 6.0
@@ -39,7 +43,7 @@ class LayerRecord:
 
     def __getattr__(self, name: str) -> Any:
         column = BY_NAME.get(name)
-        if column is None or name in ("status", "warning", "Q"):
+        if column is None or name in _OWN:
             raise AttributeError(f"a LayerRecord has no {name!r}")
         return column.read(self)
 
@@ -60,9 +64,28 @@ class LayerRecord:
         return self.layer.N / self.layer.M if self.layer.M else math.nan
 
     @property
+    def fit(self) -> str:
+        """What was fitted, PL or TPL; empty where nothing was."""
+        if self.measures is None:
+            return ""
+        return "TPL" if hasattr(self.measures.fit, "Lambda") else "PL"
+
+    @property
+    def tail_share(self) -> float:
+        """The share of the eigenvalues that lies in the tail."""
+        if self.measures is None or not self.layer.num_evals:
+            return math.nan
+        return int(self.measures.fit.num_pl_spikes) / self.layer.num_evals
+
+    @property
+    def verdict(self) -> str:
+        """What the statistics behind alpha add up to; empty without trust=True."""
+        return verdict_of(self.layer, self.measures)
+
+    @property
     def warning(self) -> str:
-        """WeightWatcher's label of alpha; empty between 2 and 6 and where the fit failed."""
-        alpha = BY_NAME["alpha"].read(self)
+        """WeightWatcher's label of a power law's alpha; empty between 2 and 6, and without one."""
+        alpha = BY_NAME["alpha"].read(self) if self.fit == "PL" else math.nan
         if alpha < OVER_TRAINED:
             return "over-trained"
         return "under-trained" if alpha > UNDER_TRAINED else ""

@@ -9,8 +9,10 @@ import jax
 import numpy as np
 
 from wwfunc import host, matrices
+from wwfunc.fits.submatrices import window_esd, window_sides
 from wwfunc.layers.layer import Layer, Task
 from wwfunc.lowrank import LowRank
+from wwfunc.options import Options
 from wwfunc.spectrum import ESD, esd
 
 
@@ -20,22 +22,26 @@ class Spectrum:
 
     layer: Layer
     esd: ESD | None = None
+    windows: ESD | None = None
+    """The pooled spectra of its windows, where those are asked for."""
     failure: str = ""
 
 
-def on_host(batch: Sequence[Task]) -> list[Spectrum]:
+def on_host(batch: Sequence[Task], options: Options) -> list[Spectrum]:
     """Spectra of layers with one smaller side, by one call of LAPACK where nothing goes wrong."""
+    if options.farms:
+        return [_attempt(task, _by_lapack, _windows_by_lapack, options) for task in batch]
     if len(batch) > 1 and not any(isinstance(task.handle, LowRank) for task in batch):
         try:
             return _together(batch)
         except Exception:  # whose fault it is shows when each layer is tried alone
             pass
-    return [_attempt(task, _by_lapack) for task in batch]
+    return [_attempt(task, _by_lapack, _windows_by_lapack, options) for task in batch]
 
 
-def on_device(batch: Sequence[Task]) -> list[Spectrum]:
+def on_device(batch: Sequence[Task], options: Options) -> list[Spectrum]:
     """The same in float64 on whatever device JAX runs on, one layer after another."""
-    return [_attempt(task, _by_jax) for task in batch]
+    return [_attempt(task, _by_jax, _windows_by_jax, options) for task in batch]
 
 
 def _together(batch: Sequence[Task]) -> list[Spectrum]:
@@ -48,10 +54,16 @@ def _together(batch: Sequence[Task]) -> list[Spectrum]:
     ]
 
 
-def _attempt(task: Task, compute: Callable[[Task], ESD]) -> Spectrum:
+def _attempt(
+    task: Task,
+    compute: Callable[[Task], ESD],
+    windows: Callable[[Task, Options], ESD],
+    options: Options,
+) -> Spectrum:
     """A tensor from a stranger may raise anything when it is read: that is this row's status."""
     try:
-        return Spectrum(task.layer, compute(task))
+        own = compute(task)
+        return Spectrum(task.layer, own, windows(task, options) if options.farms else None)
     except Exception as cause:
         return Spectrum(task.layer, failure=f"failed: {type(cause).__name__}: {cause}")
 
@@ -70,6 +82,19 @@ def _by_jax(task: Task) -> ESD:
     with jax.enable_x64(True):
         stack = jax.numpy.asarray(_stack(task)).astype(np.float64)
         return jax.device_get(esd(stack, matrices.scale(task.hint)))
+
+
+def _windows_by_lapack(task: Task, options: Options) -> ESD:
+    sides = window_sides(task.layer.N, task.layer.M, options.farms_rows, options.farms_aspect)
+    return host.window_esd(_stack(task), *sides, options.farms_windows, matrices.scale(task.hint))
+
+
+def _windows_by_jax(task: Task, options: Options) -> ESD:
+    sides = window_sides(task.layer.N, task.layer.M, options.farms_rows, options.farms_aspect)
+    with jax.enable_x64(True):
+        stack = jax.numpy.asarray(_stack(task)).astype(np.float64)
+        scale = matrices.scale(task.hint)
+        return jax.device_get(window_esd(stack, *sides, options.farms_windows, scale))
 
 
 def _stack(task: Task) -> np.ndarray:

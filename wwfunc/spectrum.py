@@ -72,11 +72,11 @@ def _esd(W: Float[Array, "*slices n m"], scale: Float[Array, ""]) -> ESD:
     stack = _as_stack(W)
     grams = jnp.matmul(stack.mT, stack, precision=jax.lax.Precision.HIGHEST)
     squared = (scale**2).astype(stack.dtype)
-    evals = jnp.sort(jnp.maximum(_eigenvalues(grams).ravel(), 0.0)) * squared
+    evals = jnp.sort(jnp.maximum(gram_eigenvalues(grams).ravel(), 0.0)) * squared
     n = jnp.asarray(evals.size, jnp.int32)
     if not evals.size:
         evals = jnp.zeros(1, stack.dtype)  # padding alone: the last entry must exist
-    lost = ~jnp.isfinite(grams).all() | (_underflows(evals[-1]) & jnp.any(stack != 0))
+    lost = ~jnp.isfinite(grams).all() | (underflows(evals[-1]) & jnp.any(stack != 0))
     evals = jnp.where(lost, jnp.nan, evals)
     return ESD(evals=evals, n=n, floor=evals[-1] * jnp.finfo(stack.dtype).eps * stack.shape[1])
 
@@ -96,7 +96,7 @@ def in_range(esd: ESD) -> Bool[Array, ""]:
     return jnp.isfinite(jnp.sum(esd.evals))
 
 
-def _underflows(largest: Float[Array, ""]) -> Bool[Array, ""]:
+def underflows(largest: Float[Array, ""]) -> Bool[Array, ""]:
     """Whether squares of the weights are too small for eigenvalues to keep their digits."""
     limits = jnp.finfo(largest.dtype)
     return largest * limits.eps < limits.tiny
@@ -113,12 +113,13 @@ def _as_stack(W: Array) -> Array:
 
 
 @jax.custom_jvp
-def _eigenvalues(grams: Float[Array, "k m m"]) -> Float[Array, "k m"]:
+def gram_eigenvalues(grams: Float[Array, "k m m"]) -> Float[Array, "k m"]:
+    """Eigenvalues of symmetric matrices, ascending, with a derivative where they coincide."""
     return jnp.linalg.eigvalsh(grams)
 
 
-@_eigenvalues.defjvp
-def _eigenvalues_jvp(
+@gram_eigenvalues.defjvp
+def _gram_eigenvalues_jvp(
     primals: tuple[Array], tangents: tuple[Array]
 ) -> tuple[Float[Array, "k m"], Float[Array, "k m"]]:
     """d lambda_i = v_i^T dG v_i: no division by gaps, so equal eigenvalues do no harm."""

@@ -29,6 +29,9 @@ class Status(IntEnum):
         "(threshold='relative' shows them)",
     )
     RANK_DEFICIENT = 2, "eigenvalues under the rounding floor count as zero"
+    ALPHA_AT_ONE = 3, "alpha stopped at its bound 1"
+    ALPHA_AT_LEAST = 4, "alpha stopped at its bound -5"
+    PLAIN_POWER_LAW = 5, "Lambda is 0: a plain power law"
     NOT_FINITE = (
         100,
         "failed: NaN or infinity in the weights, or their squares leave the range of the precision",
@@ -41,6 +44,7 @@ class Status(IntEnum):
         "(threshold='relative' shows them)",
     )
     NO_START = 105, "failed: no eigenvalue lies where xmin is looked for"
+    NOT_CONVERGED = 106, "failed: the search for the truncated power law did not converge"
     NO_TAIL = 103, "failed: the eigenvalues to fit are all equal"
 
     @property

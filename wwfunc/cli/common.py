@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,19 +11,10 @@ from typing import Any
 from wwfunc.analysis import Analysis
 from wwfunc.checkpoint import Checkpoint
 from wwfunc.opening import load
+from wwfunc.options import Options
 from wwfunc.tables import check_writable, write_table
 
-_OPTIONS = (
-    "layers",
-    "min_evals",
-    "max_evals",
-    "max_N",
-    "xmin",
-    "xmin_min",
-    "xmax",
-    "threshold",
-    "small_sample",
-)
+_OPTIONS = tuple(field.name for field in dataclasses.fields(Options))
 
 
 def open_model(arguments: argparse.Namespace) -> Checkpoint:

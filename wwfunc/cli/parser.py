@@ -7,13 +7,21 @@ from collections.abc import Callable
 from importlib import import_module
 
 from wwfunc.checks import Selector
-from wwfunc.options import SMALL_SAMPLES, THRESHOLDS
+from wwfunc.options import (
+    FITS,
+    FIX_FINGERS,
+    KS_DISTANCES,
+    PEAK_RANGES,
+    SMALL_SAMPLES,
+    THRESHOLDS,
+)
 from wwfunc.provenance import installed
 
 _EXAMPLES = """examples:
   wwfunc analyze model.safetensors
   wwfunc analyze model/ --layers 'encoder.*' --layers -3
   wwfunc analyze model.safetensors --output layers.csv --output layers.json
+  wwfunc analyze model.safetensors --trust --fix-fingers clip_xmax
   wwfunc describe model.safetensors
 """
 
@@ -36,19 +44,59 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_analyze(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command = commands.add_parser("analyze", help="measure every layer and print a table")
     _add_selection(command)
+    _add_fit(command)
+    _add_trust(command)
+    command.add_argument("--threads", type=_positive, help="processors to use (default: all)")
+    _add_output(command)
+    command.set_defaults(run=_later("wwfunc.cli.analyze"))
+
+
+def _add_fit(command: argparse.ArgumentParser) -> None:
     fit = command.add_argument_group("the fit")
+    fit.add_argument("--fit", choices=FITS, help="power law (default), or truncated power law")
     fit.add_argument("--xmin", type=float, help="where every tail starts (default: the best fit)")
     fit.add_argument("--xmin-min", type=float, help="smallest xmin that is tried")
+    fit.add_argument("--xmin-max", type=float, help="largest xmin that is tried")
     fit.add_argument(
         "--xmax", type=_xmax, help="largest eigenvalue to fit, or -K to leave out the K largest"
     )
     fit.add_argument(
+        "--fix-fingers",
+        choices=FIX_FINGERS,
+        help="look for xmin near the peak, or clip the largest eigenvalues until alpha falls",
+    )
+    fit.add_argument("--peak-range", choices=PEAK_RANGES, help="which range xmin_peak takes")
+    fit.add_argument("--max-fingers", type=int, help="most eigenvalues that are clipped")
+    fit.add_argument("--finger-thresh", type=float, help="how far clipping must lower alpha")
+    fit.add_argument(
         "--threshold", choices=THRESHOLDS, help="fit eigenvalues above 1e-5, or all resolved ones"
     )
     fit.add_argument("--small-sample", choices=SMALL_SAMPLES, help="bias of short tails")
-    command.add_argument("--threads", type=_positive, help="processors to use (default: all)")
-    _add_output(command)
-    command.set_defaults(run=_later("wwfunc.cli.analyze"))
+    fit.add_argument("--ks", choices=KS_DISTANCES, help="the distance that chooses xmin")
+    fit.add_argument(
+        "--free-alpha", action="store_true", default=None, help="let TPL's alpha fall under 1"
+    )
+
+
+def _add_trust(command: argparse.ArgumentParser) -> None:
+    trust = command.add_argument_group("how far to trust it")
+    trust.add_argument(
+        "--trust",
+        action="store_true",
+        default=None,
+        help="intervals, p-values, alternatives and a verdict for each layer",
+    )
+    trust.add_argument("--replicates", type=int, help="resampled spectra (default: 1000)")
+    trust.add_argument("--seed", type=int, help="of the resampling (default: 0)")
+    trust.add_argument(
+        "--farms",
+        action="store_true",
+        default=None,
+        help="alpha over windows of a fixed aspect ratio too",
+    )
+    trust.add_argument("--farms-rows", type=int, help="smaller side of a window")
+    trust.add_argument("--farms-aspect", type=float, help="longer side over the smaller one")
+    trust.add_argument("--farms-windows", type=int, help="windows along each side (default: 10)")
 
 
 def _add_describe(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -21,6 +21,8 @@ PIPE_WIDTH = 160
 """Width of a table that no terminal limits."""
 MEASURED = {"alpha": 0, "D": 90, "num_pl_spikes": 100, "stable_rank": 120, "log_spectral_norm": 120}
 """Columns of numbers, each with the width of the terminal from which on it is shown."""
+TRUSTED = {"alpha": 0, "num_pl_spikes": 90, "p_value": 100, "p_random": 100}
+"""The same where trust was asked for: the verdict needs the room."""
 KIND_WIDTH = 100
 
 
@@ -49,9 +51,14 @@ def progress_bar(show: bool) -> Iterator[Callback | None]:
 
 def analysis_table(analysis: Analysis, width: int) -> Table:
     """A row a layer: sizes, the fit, its label in words, and how it ended."""
-    shown = [name for name, least in MEASURED.items() if width >= least]
+    wanted = dict(TRUSTED if analysis.options.trust else MEASURED)
+    if analysis.options.fit != "PL":
+        wanted["Lambda"] = 0
+    if analysis.options.farms:
+        wanted["farms_alpha"] = 0
+    shown = [name for name, least in wanted.items() if width >= least]
     table = _table(analysis, width, *shown)
-    table.add_column("label", overflow="fold")
+    table.add_column("verdict" if analysis.options.trust else "label", overflow="fold")
     for record in analysis.records:
         numbers = [_number(getattr(record, name)) for name in shown]
         table.add_row(*_identity(record, width), *numbers, _safe(label(record)))
@@ -69,10 +76,14 @@ def description_table(analysis: Analysis, width: int) -> Table:
 
 
 def label(record: LayerRecord) -> str:
-    """What alpha says in WeightWatcher's words, or why there is no alpha; remarks behind."""
+    """The verdict, or what alpha says in WeightWatcher's words; or why there is no alpha.
+
+    Remarks stand behind.
+    """
     if not record.status.startswith("success"):
         return record.status
-    return record.status.replace("success", record.warning or "within 2 to 6", 1)
+    words = record.warning or ("within 2 to 6" if record.fit == "PL" else "truncated power law")
+    return record.status.replace("success", record.verdict or words, 1)
 
 
 def summary_lines(analysis: Analysis) -> Iterator[str]:
@@ -87,6 +98,8 @@ def summary_lines(analysis: Analysis) -> Iterator[str]:
         f"stable_rank {_number(summary['stable_rank'])}"
     )
     yield coverage_line(analysis)
+    if analysis.options.fit != "PL":
+        return  # the labels are of power laws
     over = sum(record.warning == "over-trained" for record in analysis.records)
     under = sum(record.warning == "under-trained" for record in analysis.records)
     yield (

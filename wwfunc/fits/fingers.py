@@ -10,10 +10,10 @@ import dataclasses
 import jax.numpy as jnp
 from jaxtyping import Float
 
+from wwfunc.fits.tail import Limits, Tail, tail_of
 from wwfunc.options import Method
 from wwfunc.pytrees import Array
 from wwfunc.spectrum import ESD
-from wwfunc.tail import Limits, Tail, tail_of
 
 BINS = 100
 BELOW_PEAK, ABOVE_PEAK = 0.95, 1.5

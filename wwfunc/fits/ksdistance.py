@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int
 
+from wwfunc.fits.tail import COLUMNS, Tail
 from wwfunc.options import KS
 from wwfunc.pytrees import Array
-from wwfunc.tail import COLUMNS, ROWS, Tail
 
 
 def ks_distance(
@@ -46,23 +46,3 @@ def step_distance(model: Array, share: Array, n: Array, ks: KS) -> Array:
     """Distance of a model from an empirical distribution that steps up by 1 / n from `share`."""
     gap = jnp.abs(model - share)
     return gap if ks == "one-sided" else jnp.maximum(gap, jnp.abs(model - share - 1.0 / n))
-
-
-def scan_ks(
-    tail: Tail, alphas: Float[Array, " size"], ks: KS = "one-sided"
-) -> Float[Array, " size"]:
-    """KS distance of the tail that starts at each entry: O(n^2) time, O(n) memory.
-
-    Tiles of padding and tiles before the tail are skipped, which is why the bounds of the loops
-    are data; entries in the padding keep infinity.
-    """
-
-    def block(index: Int[Array, ""], distances: Float[Array, " size"]) -> Float[Array, " size"]:
-        first = index * ROWS
-        at = first + jnp.arange(ROWS)
-        found = ks_distance(tail, at, tail.log_evals[at], alphas[at], ks)
-        return jax.lax.dynamic_update_slice(distances, found, (first,))
-
-    distances = jnp.full_like(alphas, jnp.inf)
-    first = jnp.argmax(tail.fitted) // ROWS
-    return jax.lax.fori_loop(first, alphas.size // ROWS, block, distances)

@@ -10,13 +10,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import ArrayLike, Bool, Float, Int
 
-from wwfunc.fingers import near_peak
-from wwfunc.ksdistance import ks_distance, scan_ks
+from wwfunc.fits.fingers import near_peak
+from wwfunc.fits.ksdistance import ks_distance
+from wwfunc.fits.nearest import nearest_tail
+from wwfunc.fits.tail import SHORTEST_TAIL, Limits, Tail, asked, tail_of, tail_status
 from wwfunc.options import KS, FixFingers, Method, PeakRange, SmallSample, Threshold
 from wwfunc.precision import verb
 from wwfunc.pytrees import Array, record
 from wwfunc.spectrum import ESD, as_esd, in_range
-from wwfunc.tail import SHORTEST_TAIL, Limits, Tail, asked, tail_of, tail_status
 
 SMALL_SAMPLE = 20
 """Under so many eigenvalues WeightWatcher corrects the bias of alpha ..."""
@@ -221,9 +222,8 @@ def _choose(tail: Tail, limits: Limits, method: Method) -> _Choice:
     alphas, valid = _maximum_likelihood(tail.count, tail.log_sum, tail.log_evals, small)
     valid &= tail.starts
     # Which xmin is best is a choice, and D a maximum: neither has a derivative here.
-    distances = scan_ks(*jax.lax.stop_gradient((tail, alphas)), method.ks)
-    best = jnp.argmin(jnp.where(valid, distances, jnp.inf))
-    return _Choice(best, tail.log_evals[best], alphas[best], distances[best], jnp.any(valid))
+    best, D = nearest_tail(*jax.lax.stop_gradient((tail, alphas, valid)), method.ks)
+    return _Choice(best, tail.log_evals[best], alphas[best], D, jnp.any(valid))
 
 
 def _maximum_likelihood(

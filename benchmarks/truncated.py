@@ -1,0 +1,17 @@
+"""The side of wwfunc in a worker: truncated power laws."""
+
+from collections.abc import Callable
+
+import wwfunc
+from benchmarks.ours import measured
+
+
+def prepare(path: str, *layers: str) -> Callable[[], int]:
+    """Load a checkpoint, analyse it once, and return a function that does so again."""
+    checkpoint = wwfunc.load(path)
+
+    def again() -> int:
+        return measured(wwfunc.analyze(checkpoint, fit="TPL", layers=layers))
+
+    again()
+    return again

@@ -1,0 +1,1 @@
+"""Every fit of a tail."""
