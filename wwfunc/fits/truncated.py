@@ -164,7 +164,7 @@ def fit_truncated(esd: ESD, limits: Limits, method: Method) -> TruncatedPowerLaw
         xmax=jnp.max(jnp.where(tail.fitted, tail.evals, -jnp.inf)),
         D=solution.D,
         sigma=end.sigma_alpha / root_n,
-        sigma_Lambda=end.sigma_z / root_n / xmin,
+        sigma_Lambda=end.sigma_z / root_n / jax.lax.stop_gradient(xmin),
         num_pl_spikes=n,
         gradient=end.gradient,
         status=_status(esd, tail, end, method),
