@@ -30,6 +30,14 @@ def test_float32_is_measured_in_float32_also_where_x64_is_on():
         np.testing.assert_allclose(found.fit.alpha, wwfunc.measure(W).fit.alpha, rtol=1e-3)
 
 
+@pytest.mark.parametrize("fit", ["PL", "TPL"])
+def test_trust_in_float32_stays_there_where_x64_is_on(fit):
+    options = wwfunc.Options(fit=fit, trust=True, replicates=5, farms=True)
+    with jax.enable_x64(True):
+        inside = wwfunc.measure(W.astype(np.float32), options)
+    assert {str(leaf.dtype) for leaf in jax.tree.leaves(inside)} == {"float32", "int32", "bool"}
+
+
 @pytest.mark.parametrize("seed", range(10))
 def test_the_tail_that_was_found_is_the_tail_at_its_xmin(seed):
     esd = wwfunc.esd(np.random.default_rng(seed).standard_t(2, (40, 30)))

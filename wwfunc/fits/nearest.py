@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
-from jaxtyping import Bool, Float, Int
+from jaxtyping import ArrayLike, Bool, Float, Int
 
 from wwfunc.fits.ksdistance import step_distance
 from wwfunc.fits.tail import Tail
@@ -95,5 +93,8 @@ def _block(values: Array, index: Int[Array, ""]) -> Array:
     return jax.lax.dynamic_slice(values, (index * BLOCK,), (BLOCK,))
 
 
-def _replaced(bounds: Float[Array, " blocks"], index: Int[Array, ""], value: Any) -> jax.Array:
-    return jax.lax.dynamic_update_index_in_dim(bounds, value, index, 0)
+def _replaced(
+    bounds: Float[Array, " blocks"], index: Int[Array, ""], value: ArrayLike
+) -> jax.Array:
+    # A plain number would be float64 where that is on, whatever the bounds are.
+    return jax.lax.dynamic_update_index_in_dim(bounds, jnp.asarray(value, bounds.dtype), index, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import NamedTuple
 
 import jax
@@ -169,7 +170,7 @@ def _step(state: _Search, target: _Target) -> _Search:
     along = state.log_z + jnp.log(model.mean_excess / target.excess) / slope
     alpha = jnp.where(state.pinned, (target.least + target.power) / 2, inside.alpha)
     log_z = jnp.where(
-        state.pinned, jnp.where(released, state.log_z - np.log(2.0), along), inside.log_z
+        state.pinned, jnp.where(released, state.log_z - math.log(2.0), along), inside.log_z
     )
     return _Search(
         steps=state.steps + 1,
