@@ -135,8 +135,9 @@ def _farms(
 ) -> FarmsFit | None:
     if not options.farms:
         return None
+    matrix = real_numbers(W, "W")
     return farms(
-        real_numbers(W, "W") * real_numbers(scale, "scale"),
+        matrix * real_numbers(scale, "scale").astype(matrix.dtype),
         rows=options.farms_rows,
         aspect=options.farms_aspect,
         windows=options.farms_windows,
