@@ -12,7 +12,7 @@ import argparse
 
 import numpy as np
 
-from wwfunc.trust.null import random_fits
+from wwfunc import random_fits
 
 SHAPES = ((64, 64), (128, 128), (256, 256), (768, 256), (2048, 512), (768, 768))
 HEADER = """\

@@ -31,7 +31,7 @@ from wwfunc.trust.null import (
 )
 from wwfunc.trust.randomspectra import random_esd, random_evals
 
-TABLE = dict(np.load(REPOSITORY / "wwfunc" / "null.npz", allow_pickle=False))
+TABLE = dict(np.load(REPOSITORY / "wwfunc" / "trust" / "null.npz", allow_pickle=False))
 
 
 def formed(rng, N, M, count, rf=1):
@@ -360,7 +360,7 @@ def test_shapes_of_a_model_cost_next_to_nothing():
 
 
 def test_the_table_is_data_of_the_package_and_small():
-    file = resources.files("wwfunc") / "null.npz"
+    file = resources.files("wwfunc.trust") / "null.npz"
     assert file.is_file()
     assert len(file.read_bytes()) < 300_000
     np.testing.assert_array_equal(TABLE["levels"], LEVELS)

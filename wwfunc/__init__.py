@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from wwfunc.trust.alternatives import Alternatives, LikelihoodRatio, compare_alternatives
     from wwfunc.trust.bootstrapping import Bootstrap, bootstrap
     from wwfunc.trust.goodness import GoodnessOfFit, goodness_of_fit
-    from wwfunc.trust.null import NullAlphas, null_alphas, p_random
+    from wwfunc.trust.null import NullAlphas, null_alphas, p_random, random_fits
     from wwfunc.trust.randomspectra import random_esd
     from wwfunc.trust.statistics import Trust
 
@@ -87,6 +87,7 @@ _HOMES = {
     "null_alphas": "trust.null",
     "p_random": "trust.null",
     "random_esd": "trust.randomspectra",
+    "random_fits": "trust.null",
 }
 
 __all__ = [
@@ -134,6 +135,7 @@ __all__ = [
     "null_alphas",
     "p_random",
     "random_esd",
+    "random_fits",
 ]
 
 

@@ -111,7 +111,8 @@ def null_p(
     `null_quantiles` gives them wherever the shape is known, also while tracing. NaN goes in and
     comes out.
     """
-    levels = jnp.asarray(LEVELS, jnp.result_type(alpha, float))
+    alpha = jnp.asarray(alpha)
+    quantiles, levels = (jnp.asarray(values, alpha.dtype) for values in (quantiles, LEVELS))
     smallest = levels[jnp.argmax(quantiles > 0)]
     p = jnp.maximum(jnp.interp(alpha, quantiles, levels), smallest)
     return jnp.where(jnp.isnan(alpha), jnp.nan, p)
