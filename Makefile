@@ -24,10 +24,10 @@ demo: $(VENV)/installed
 	@echo "wrote demo/digits.csv and demo/digits.json"
 
 test: $(VENV)/tests-installed
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n auto
 
 test-oldest: $(OLDEST)/installed
-	$(OLDEST)/bin/python -m pytest
+	$(OLDEST)/bin/python -m pytest -n auto
 
 test-frameworks: $(FRAMEWORKS)/installed
 	$(FRAMEWORKS)/bin/python -m pytest tests/frameworks

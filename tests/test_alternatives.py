@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy import optimize, stats
 
 import wwfunc
-from wwfunc.fits import truncated
+from wwfunc.fits import truncatedlikelihood
 from wwfunc.fits.tail import Limits
 from wwfunc.options import Method
 from wwfunc.spectrum import ESD
@@ -26,7 +26,7 @@ SIZE = 512
 """All spectra here are padded to so many entries: one compiled program."""
 SHORTFALL = 1e-6
 """Nats by which a likelihood may lie under the best that another search finds."""
-TRUNCATED_MAXIMUM = jax.jit(functools.partial(truncated.maximise, free=False))
+TRUNCATED_MAXIMUM = jax.jit(functools.partial(truncatedlikelihood.maximise, free=False))
 
 
 def spectrum(x):

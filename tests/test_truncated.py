@@ -20,7 +20,8 @@ from validation.truncated import campaign, fit_all, planted
 from wwfunc import Status
 from wwfunc.fits.expintegral import log_expint, moments
 from wwfunc.fits.tail import asked
-from wwfunc.fits.truncated import fit_tpl, fit_truncated, maximise
+from wwfunc.fits.truncated import fit_tpl, fit_truncated
+from wwfunc.fits.truncatedlikelihood import maximise
 from wwfunc.spectrum import ESD
 
 TABLES = Path(__file__).parent / "reference"

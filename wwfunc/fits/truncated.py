@@ -14,8 +14,13 @@ from wwfunc.fits.expintegral import moments
 from wwfunc.fits.fingers import near_peak
 from wwfunc.fits.tail import ROWS, SHORTEST_TAIL, Limits, Tail, asked, tail_of, tail_status
 from wwfunc.fits.truncatedks import ks_distance_truncated
-from wwfunc.fits.truncatedlikelihood import LEAST_ALPHA, LEAST_FREE_ALPHA, least_log_z, optimum
-from wwfunc.fits.truncatedlikelihood import maximise as maximise  # noqa: PLC0414 - part of the model
+from wwfunc.fits.truncatedlikelihood import (
+    LEAST_ALPHA,
+    LEAST_FREE_ALPHA,
+    least_log_z,
+    maximise,
+    optimum,
+)
 from wwfunc.options import KS, Method, PeakRange, Threshold
 from wwfunc.precision import verb
 from wwfunc.pytrees import Array, record

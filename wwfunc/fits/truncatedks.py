@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
 from wwfunc.fits.expintegral import exponent, log_expint, support
-from wwfunc.fits.ksdistance import step_distance
-from wwfunc.fits.tail import COLUMNS, Tail
+from wwfunc.fits.ksdistance import largest_gap
+from wwfunc.fits.tail import Tail
 from wwfunc.options import KS
 from wwfunc.pytrees import Array
 
@@ -62,21 +61,8 @@ def ks_distance_truncated(
     ks: KS = "one-sided",
 ) -> Float[Array, " c"]:
     """KS distance of a truncated power law from each tail at `start`, see `ks_distance`."""
-    size = min(COLUMNS, tail.log_evals.size)
-    n = jnp.maximum(tail.count[start], 1).astype(alpha.dtype)
     table = tabulate(alpha, z)
-
-    def tile(index: Int[Array, ""], worst: Float[Array, " c"]) -> Float[Array, " c"]:
-        first = index * size
-        x = jax.lax.dynamic_slice(tail.log_evals, (first,), (size,))
-        fitted = jax.lax.dynamic_slice(tail.fitted, (first,), (size,))
-        rank = first + jnp.arange(size) - start[:, None]
-        model = cdf(table, x - log_xmin[:, None])
-        gap = step_distance(model, rank.astype(x.dtype) / n[:, None], n[:, None], ks)
-        return jnp.maximum(worst, jnp.max(jnp.where(fitted & (rank >= 0), gap, 0.0), axis=1))
-
-    tiles = tail.log_evals.size // size
-    return jax.lax.fori_loop(jnp.min(start) // size, tiles, tile, jnp.zeros_like(alpha))
+    return largest_gap(tail, start, log_xmin, lambda u: cdf(table, u), ks)
 
 
 def _mass(table: Table, left: Float[Array, "c k"], length: Float[Array, "c k"]) -> Array:

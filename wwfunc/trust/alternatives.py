@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import ArrayLike, Bool, Float, Int
 
-from wwfunc.fits import truncated
+from wwfunc.fits import truncatedlikelihood
 from wwfunc.fits.expintegral import log_expint
 from wwfunc.fits.powerlaw import fit_limited
 from wwfunc.fits.tail import SHORTEST_TAIL, Limits, Tail, asked, tail_of
@@ -250,7 +250,7 @@ def _truncated(sample: _Sample, free: bool) -> LikelihoodRatio:
     """The power law itself where Lambda is 0, or gains nothing but rounding."""
     t = jnp.exp(sample.y)
     mean_ratio = jnp.sum(jnp.where(sample.mask, t, 0.0)) / jnp.sum(sample.mask)
-    alpha, z = truncated.maximise(sample.mean, mean_ratio, free=free)
+    alpha, z = truncatedlikelihood.maximise(sample.mean, mean_ratio, free=free)
     log_density = (1.0 - alpha) * sample.y - z * t - log_expint(alpha, z)
     gain = jnp.where(sample.mask, log_density - sample.power_law, 0.0)
     limit = (z == 0) | (jnp.sum(gain) <= 0)

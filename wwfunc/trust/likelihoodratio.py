@@ -59,7 +59,7 @@ def loglikelihood_ratio(
     Examples
     --------
     >>> import numpy as np, wwfunc
-    >>> R, p = wwfunc.likelihoodratio.loglikelihood_ratio(np.zeros(4), -np.arange(4.0))
+    >>> R, p = loglikelihood_ratio(np.zeros(4), -np.arange(4.0))
     >>> round(float(R), 3), round(float(p), 3)
     (6.0, 0.007)
     """
