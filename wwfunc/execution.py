@@ -29,6 +29,8 @@ from wwfunc.trust.null import null_quantiles
 from wwfunc.trust.statistics import Trust, trust_of
 
 SMALLEST_BUCKET = 256
+SMALLEST_TRUSTED_BUCKET = 1024
+"""The programs behind trust take seconds to compile and skip padding: small spectra share one."""
 BUCKET_RATIO = 4
 LARGE_SIDE = 1024
 """From this smaller side on, BLAS's own threads serve a layer better than a thread a layer."""
@@ -85,12 +87,12 @@ def engine(options: Options) -> str:
     return "host" if jax.default_backend() == "cpu" else "jax"
 
 
-def bucket(size: int) -> int:
+def bucket(size: int, smallest: int = SMALLEST_BUCKET) -> int:
     """The padded size of a spectrum. A program is compiled for each, so they are far apart.
 
     Padding costs little: the scan for xmin skips it.
     """
-    padded = SMALLEST_BUCKET
+    padded = smallest
     while padded < size:
         padded *= BUCKET_RATIO
     return padded
@@ -159,7 +161,8 @@ def _measure(layer: Layer, own: ESD, windows: ESD | None, options: Options) -> M
     """Everything that follows from the spectrum, by the programs of its bucket."""
     limits = limits_of(options)
     with jax.enable_x64(True):
-        padded = host.padded(own, bucket(own.evals.size))
+        smallest = SMALLEST_TRUSTED_BUCKET if options.trust else SMALLEST_BUCKET
+        padded = host.padded(own, bucket(own.evals.size, smallest))
         measures = measure_esd(padded, limits, options.method)
         extras: dict[str, Trust | FarmsFit] = {}
         if options.trust:

@@ -53,6 +53,7 @@ def analysis_table(analysis: Analysis, width: int) -> Table:
     """A row a layer: sizes, the fit, its label in words, and how it ended."""
     wanted = dict(TRUSTED if analysis.options.trust else MEASURED)
     if analysis.options.fit != "PL":
+        wanted = {name: least for name, least in wanted.items() if not name.startswith("p_")}
         wanted["Lambda"] = 0
     if analysis.options.farms:
         wanted["farms_alpha"] = 0
