@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate
+from test_powerlaw import pareto
 
 import wwfunc
 from validation.truncated import campaign, fit_all, planted
@@ -476,3 +477,20 @@ def test_gradient_of_the_scan_is_finite():
         gradient = jax.grad(lambda x: fit_tpl(x).Lambda)(evals)
     assert np.isfinite(gradient).all()
     assert np.abs(gradient).max() > 0
+
+
+TIED = [
+    np.array([1.0, 2.0, 2.0]),
+    np.r_[np.sort(pareto(np.random.default_rng(0), 60, 2.5)), [50.0, 50.0]],
+    np.r_[np.sort(pareto(np.random.default_rng(1), 60, 2.5)), [50.0, np.nextafter(50.0, 51.0)]],
+]
+
+
+@pytest.mark.parametrize("evals", TIED, ids=["three", "pair", "one rounding apart"])
+def test_an_equal_pair_at_the_top_is_no_tail_of_its_own(evals):
+    """Its likelihood has no maximum; the other starts are as good as ever."""
+    found = fit_tpl(evals)
+    assert not Status(int(found.status)).failed
+    starts = np.unique(evals)[:-2] if evals.size > 3 else evals[:1]
+    fits = [fit_tpl(evals, xmin=start) for start in starts]
+    assert float(found.D) <= min(float(fit.D) for fit in fits) * (1 + 1e-9)

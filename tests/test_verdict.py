@@ -48,6 +48,7 @@ def with_numbers(
     interval=(2.8, 3.5),
     p_value=0.5,
     p_random=0.001,
+    cut=False,
     **ratios,
 ):
     """`ratios`: name=(R, p, loglikelihood, limit); an alternative that is not named is rejected."""
@@ -68,7 +69,10 @@ def with_numbers(
     return dataclasses.replace(
         measures,
         fit=dataclasses.replace(
-            measures.fit, alpha=np.asarray(alpha), num_pl_spikes=np.asarray(count, np.int32)
+            measures.fit,
+            alpha=np.asarray(alpha),
+            num_pl_spikes=np.asarray(count, np.int32),
+            xmax=measures.esd.evals[-2 if cut else -1],
         ),
         trust=dataclasses.replace(
             trust,
@@ -122,6 +126,12 @@ CASES = [
     ),
     ({"lognormal": (0.0, 1.0, -80.0, True)}, "power law, alpha 3.1 (2.8 to 3.5)"),
     (
+        {"p_value": 0.01, "cut": True},
+        "undecided: a tail without its largest eigenvalues looks truncated, alpha 3.1 (2.8 to 3.5)",
+    ),
+    ({"cut": True}, "power law, alpha 3.1 (2.8 to 3.5)"),
+    ({"p_random": 0.999}, "as a random 80 x 64 matrix would look (99% of them"),
+    (
         {"p_random": np.nan},
         "power law, alpha 3.1 (2.8 to 3.5); not calibrated against chance",
     ),
@@ -170,3 +180,21 @@ def test_layers_of_known_make():
     assert verdicts["random"].startswith("as a random 64 x 64 matrix would look")
     assert verdicts["narrow"].endswith("points: too short")
     assert not verdicts["uniform"].startswith("power law")
+
+
+def test_a_layer_of_low_rank_is_not_calibrated():
+    """Noise of rank 16 has heavier tails than full-rank noise of the same shape."""
+    rng = np.random.default_rng(2)
+    noise = rng.standard_normal((96, 16)) @ rng.standard_normal((16, 96))
+    record = wwfunc.analyze({"w": noise}, trust=True, replicates=20).records[0]
+    assert np.isnan(record.p_random)
+
+
+def test_a_truncated_power_law_on_a_bound_says_so():
+    exponential = 1 + np.random.default_rng(3).exponential(size=200)
+    pure = pareto(np.random.default_rng(1), 300, 3.0)
+    layers = {"exponential": planted(exponential, 220, 200), "pure": planted(pure, 320, 300)}
+    analysis = wwfunc.analyze(layers, fit="TPL", trust=True, xmin=1.0)
+    assert analysis["exponential"].verdict.startswith("truncated power law, alpha 1.0 at its bound")
+    expected = "plain power law" if analysis["pure"].Lambda == 0 else "truncated power law"
+    assert analysis["pure"].verdict.startswith(expected)

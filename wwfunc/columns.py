@@ -79,7 +79,9 @@ COLUMNS = (
     _column("block", "int", "layer.block", "Number of the repeated block, where the name tells"),
     _column("role", "text", "layer.role", "q, k, v, o, up, gate, down, embed, head ..."),
     _column("fit", "text", "fit", "PL, a power law, or TPL, a truncated one"),
-    _column("alpha", "float", "measures.fit.alpha", "Exponent of the tail's (T)PL", "> 1", _NATURE),
+    _column(
+        "alpha", "float", "measures.fit.alpha", "Exponent of the tail's (T)PL", ">= 1", _NATURE
+    ),
     _column(
         "Lambda",
         "float",
@@ -186,7 +188,7 @@ COLUMNS = (
         "float",
         "measures.trust.p_random",
         "How often a random matrix of this shape has so low an alpha; missing where there is no "
-        "null for the shape",
+        "null for the shape, or the rank is not full",
         "0 to 1",
     ),
     *(

@@ -231,7 +231,7 @@ def _scan(tail: Tail, sample: _Sample, method: Method) -> tuple[Int[Array, ""], 
     first = jnp.argmax(tail.fitted) // ROWS
     blank = _Solution(*[jnp.full_like(tail.log_evals, jnp.nan)] * 3)
     found = jax.lax.fori_loop(first, tail.evals.size // ROWS, block, blank)
-    valid = sample.starts & ~jnp.isnan(found.D)
+    valid = sample.starts & ~jnp.isnan(found.alpha)
     best = jnp.argmin(jnp.where(valid, found.D, jnp.inf))
     return best, _Solution(*(jnp.where(valid[best], x[best], jnp.nan) for x in found))
 

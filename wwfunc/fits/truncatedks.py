@@ -62,7 +62,8 @@ def ks_distance_truncated(
 ) -> Float[Array, " c"]:
     """KS distance of a truncated power law from each tail at `start`, see `ks_distance`."""
     table = tabulate(alpha, z)
-    return largest_gap(tail, start, log_xmin, lambda u: cdf(table, u), ks)
+    gap = largest_gap(tail, start, log_xmin, lambda u: cdf(table, u), ks)
+    return jnp.where(jnp.isnan(alpha), jnp.nan, gap)  # XLA's maximum may lose a NaN
 
 
 def _mass(table: Table, left: Float[Array, "c k"], length: Float[Array, "c k"]) -> Array:

@@ -21,6 +21,9 @@ from wwfunc.trust.bootstrapping import Bootstrap, bootstrap_fit
 from wwfunc.trust.goodness import GoodnessOfFit, goodness_of
 from wwfunc.trust.null import null_p
 
+FULL_RANK = 0.99
+"""A layer that lacks more of its rank, such as an adapter, is no random matrix of its shape."""
+
 T = TypeVar("T", Bootstrap, GoodnessOfFit)
 
 
@@ -62,10 +65,18 @@ def trust_of(
         bootstrap=bootstrap_fit(esd, for_interval, limits, method, replicates=replicates),
         goodness=goodness_of(esd, fit, for_p, limits, method, replicates=replicates),
         alternatives=alternatives_at(esd, limits, method, fit.xmin, fit.num_fingers),
-        p_random=jnp.full_like(fit.alpha, jnp.nan)
-        if quantiles is None
-        else null_p(fit.alpha, quantiles),
+        p_random=_p_random(esd, fit, quantiles),
     )
+
+
+def _p_random(
+    esd: ESD, fit: PowerLawFit, quantiles: Float[Array, " levels"] | None
+) -> Float[Array, ""]:
+    """NaN where the null, a matrix of full rank, is not the layer's."""
+    if quantiles is None:
+        return jnp.full_like(fit.alpha, jnp.nan)
+    rank = jnp.sum(esd.evals > esd.floor)
+    return jnp.where(rank < FULL_RANK * esd.n, jnp.nan, null_p(fit.alpha, quantiles))
 
 
 def _missing(cls: type[T], fit: TruncatedPowerLawFit) -> T:

@@ -9,7 +9,6 @@ import numpy as np
 from wwfunc.layers.layer import Layer
 
 if TYPE_CHECKING:
-    from wwfunc.fits.powerlaw import PowerLawFit
     from wwfunc.fits.truncated import TruncatedPowerLawFit
     from wwfunc.measures import Measures
     from wwfunc.trust.alternatives import LikelihoodRatio
@@ -49,24 +48,28 @@ def verdict_of(layer: Layer, measures: Measures | None) -> str:
     if hasattr(measures.fit, "Lambda"):
         return _of_truncated(cast("TruncatedPowerLawFit", measures.fit), measures.trust)
     unknown = "" if np.isfinite(measures.trust.p_random) else "; not calibrated against chance"
-    return _of_power_law(layer, measures.fit, measures.trust) + unknown
+    return _of_power_law(layer, measures) + unknown
 
 
-def _of_power_law(layer: Layer, fit: PowerLawFit, trust: Trust) -> str:
+def _of_power_law(layer: Layer, measures: Measures) -> str:
+    fit, trust = measures.fit, cast("Trust", measures.trust)
     if trust.p_random > CHANCE:
         slices = f" x {layer.rf}" if layer.rf > 1 else ""
         return (
             f"as a random {layer.N} x {layer.M}{slices} matrix would look "
-            f"({trust.p_random:.0%} of them have so low an alpha)"
+            f"({min(trust.p_random, 0.99):.0%} of them have so low an alpha)"
         )
     better, undecided = _alternatives(trust)
+    interval = f"{trust.bootstrap.alpha_low:.1f} to {trust.bootstrap.alpha_high:.1f}"
+    alpha = f"alpha {fit.alpha:.1f} ({interval})"
+    doubted = better or trust.goodness.p_value <= IMPLAUSIBLE
+    if doubted and fit.xmax < measures.esd.evals[-1]:
+        return f"undecided: a tail without its largest eigenvalues looks truncated, {alpha}"
     if trust.goodness.p_value <= IMPLAUSIBLE:
         instead = f", {better} fits better" if better else ""
         return f"not a power law (p = {trust.goodness.p_value:.2g}){instead}"
     if better:
         return f"{better} rather than a power law"
-    interval = f"{trust.bootstrap.alpha_low:.1f} to {trust.bootstrap.alpha_high:.1f}"
-    alpha = f"alpha {fit.alpha:.1f} ({interval})"
     return f"cannot be told from {undecided}, {alpha}" if undecided else f"power law, {alpha}"
 
 
@@ -90,8 +93,11 @@ def _favours(ratio: LikelihoodRatio) -> int:
 
 def _of_truncated(fit: TruncatedPowerLawFit, trust: Trust) -> str:
     ratio = trust.alternatives.truncated
+    if fit.Lambda == 0:
+        return f"plain power law, alpha {fit.alpha:.1f}: no truncation fits better"
+    bound = " at its bound" if np.isnan(fit.sigma) else ""
     better = "better" if _favours(ratio) < 0 else "no better"
     return (
-        f"truncated power law, alpha {fit.alpha:.1f}, Lambda {fit.Lambda:.2g}: "
+        f"truncated power law, alpha {fit.alpha:.1f}{bound}, Lambda {fit.Lambda:.2g}: "
         f"{better} than a power law (p = {ratio.p:.2g})"
     )
