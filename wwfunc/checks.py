@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable
 from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
+
 from wwfunc.errors import OptionError
 
 MOST_CLIPPED = 2**31 - 1
@@ -61,9 +63,9 @@ def seed(name: str, value: Any) -> int:
 
 def flag(name: str, value: Any) -> bool:
     """A truth value."""
-    if not isinstance(value, bool):
+    if not isinstance(value, (bool, np.bool_)):
         raise OptionError(f"{name} is True or False, not {value!r}")
-    return value
+    return bool(value)
 
 
 def xmax(name: str, value: Any) -> int | float:
@@ -100,7 +102,7 @@ def one_of(*choices: str) -> Check:
     """One of a few words."""
 
     def check(name: str, value: Any) -> str:
-        if value not in choices:
+        if not isinstance(value, str) or value not in choices:
             raise OptionError(f"{name} is one of {', '.join(choices)}, not {value!r}")
         return str(value)
 

@@ -16,7 +16,7 @@ from wwfunc.files import write_atomically
 from wwfunc.layers.coverage import Coverage, CoverageRow
 from wwfunc.layers.layer import Layer
 from wwfunc.options import Options
-from wwfunc.plain import as_plain, from_plain
+from wwfunc.plain import as_plain, from_plain, numbers
 from wwfunc.provenance import Provenance
 from wwfunc.records import LayerRecord
 
@@ -126,10 +126,13 @@ def _measures(row: Mapping[str, Any]) -> Any:
     from wwfunc.measures import RECORDS, Measures
 
     plain = row["measures"]
-    measures = from_plain({**plain, "esd": {**plain["esd"], "evals": row["evals"]}}, RECORDS)
+    measures = from_plain({**plain, "esd": {**plain["esd"], "evals": None}}, RECORDS)
     if not isinstance(measures, Measures):
         raise ValueError(f"{type(measures).__name__} where Measures belong")
-    return measures
+    evals = numbers(row["evals"])
+    if evals.size != measures.esd.n:
+        raise ValueError(f"{evals.size} eigenvalues, its records say {measures.esd.n}")
+    return dataclasses.replace(measures, esd=dataclasses.replace(measures.esd, evals=evals))
 
 
 def _without_nan(value: Any) -> Any:

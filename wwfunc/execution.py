@@ -149,7 +149,11 @@ def _cost(task: Task) -> int:
 def _record(spectrum: Spectrum, options: Options) -> LayerRecord:
     if spectrum.esd is None:
         return LayerRecord(layer=spectrum.layer, status=spectrum.failure, measures=None)
-    measures = _measure(spectrum.layer, spectrum.esd, spectrum.windows, options)
+    try:
+        measures = _measure(spectrum.layer, spectrum.esd, spectrum.windows, options)
+    except Exception as cause:  # as for spectra: other rows are not lost to the fault of one
+        failure = f"failed: {type(cause).__name__}: {cause}"
+        return LayerRecord(layer=spectrum.layer, status=failure, measures=None)
     codes = int(measures.fit.status), int(measures.scale.status)
     known = Status.NOT_FINITE not in codes  # without a spectrum not even a rank is known
     return LayerRecord(

@@ -34,6 +34,7 @@ class Measures:
     esd: ESD
     fit: PowerLawFit | TruncatedPowerLawFit
     hill: HillFit
+    """At the median, without D."""
     scale: ScaleMetrics
     shape: AlphaMetrics
     trust: Trust | None = None
@@ -157,7 +158,7 @@ def measure_esd(spectrum: ESD, limits: Limits, method: Method) -> Measures:
     return Measures(
         esd=spectrum,
         fit=fit,
-        hill=hill_of(spectrum, "median", method.threshold, method.ks),
+        hill=hill_of(spectrum, "median", method.threshold, None),
         scale=scale_metrics(spectrum),
         shape=alpha_metrics(spectrum, fit),
     )

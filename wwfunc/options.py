@@ -135,7 +135,12 @@ def _check_together(options: Options) -> None:
     if options.fit != "PL" and options.fix_fingers == "clip_xmax":
         raise OptionError("fix_fingers='clip_xmax' is for fit='PL', not for a truncated power law")
     if options.method.fix_fingers and options.xmin is not None:
-        raise OptionError(f"xmin={options.xmin} is given: fix_fingers= has nothing to look for")
+        looking = (
+            "fit='E_TPL'" if options.fit == "E_TPL" else f"fix_fingers={options.fix_fingers!r}"
+        )
+        raise OptionError(
+            f"{looking} looks for xmin itself: xmin={options.xmin} leaves nothing to look for"
+        )
     if (options.xmin_min or 0.0) > (options.xmin_max or float("inf")):
         raise OptionError(f"xmin_min={options.xmin_min} is above xmin_max={options.xmin_max}")
 

@@ -36,6 +36,11 @@ def from_plain(plain: Mapping[str, Any], classes: Mapping[str, type]) -> Any:
     return cls(**fields)
 
 
+def numbers(values: list[Any]) -> np.ndarray:
+    """A list of numbers as an array; ValueError if it is none."""
+    return np.array([_number(item) for item in values], np.float64)
+
+
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
         return as_plain(value)
@@ -48,8 +53,6 @@ def _plain(value: Any) -> Any:
 def _restored(value: Any, classes: Mapping[str, type]) -> Any:
     if isinstance(value, dict):
         return from_plain(value, classes)
-    if isinstance(value, list):
-        return np.array([_number(item) for item in value], np.float64)
     return _number(value)
 
 

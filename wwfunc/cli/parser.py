@@ -94,8 +94,12 @@ def _add_trust(command: argparse.ArgumentParser) -> None:
         default=None,
         help="alpha over windows of a fixed aspect ratio too",
     )
-    trust.add_argument("--farms-rows", type=int, help="smaller side of a window")
-    trust.add_argument("--farms-aspect", type=float, help="longer side over the smaller one")
+    trust.add_argument(
+        "--farms-rows", type=int, help="smaller side of a window (default: half of the layer's)"
+    )
+    trust.add_argument(
+        "--farms-aspect", type=float, help="longer side over the smaller one (default: 1)"
+    )
     trust.add_argument("--farms-windows", type=int, help="windows along each side (default: 10)")
 
 

@@ -166,9 +166,12 @@ def hill_curve(
 
 
 def hill_of(
-    esd: ESD, k: int | Int[Array, ""] | Place, threshold: Threshold, ks: KS = "one-sided"
+    esd: ESD, k: int | Int[Array, ""] | Place, threshold: Threshold, ks: KS | None = "one-sided"
 ) -> HillFit:
-    """`hill` of an `ESD`: one program for each padded size and each way to say k."""
+    """`hill` of an `ESD`: one program for each padded size and each way to say k.
+
+    Without `ks` D stays NaN, which saves most of the compilation.
+    """
     if isinstance(k, str):
         return _fit(esd, None, k, threshold, ks)
     return _fit(esd, k, None, threshold, ks)
@@ -176,7 +179,11 @@ def hill_of(
 
 @functools.partial(jax.jit, static_argnames=("place", "threshold", "ks"))
 def _fit(
-    esd: ESD, k: int | Int[Array, ""] | None, place: Place | None, threshold: Threshold, ks: KS
+    esd: ESD,
+    k: int | Int[Array, ""] | None,
+    place: Place | None,
+    threshold: Threshold,
+    ks: KS | None,
 ) -> HillFit:
     tail = tail_of(esd, Limits(), threshold)
     start, enough = _start(tail, k, place)
@@ -187,7 +194,7 @@ def _fit(
     alpha = 1.0 + tail.count[start] / jnp.where(found, excess, 1.0)
     # D is a maximum: like the choice of the start it has no derivative here.
     fixed = jax.lax.stop_gradient((tail, start[None], tail.log_evals[start][None], alpha[None]))
-    (D,) = ks_distance(*fixed, ks)
+    (D,) = jnp.full_like(alpha[None], jnp.nan) if ks is None else ks_distance(*fixed, ks)
     return HillFit(
         alpha=jnp.where(found, alpha, jnp.nan),
         xmin=jnp.where(found, tail.evals[start], jnp.nan),

@@ -123,7 +123,8 @@ def null_quantiles(
 ) -> Float[np.ndarray, " levels"] | None:
     """The quantiles of `null_alphas`; None where the shape is not calibrated."""
     null = null_alphas(rf, N, M, limits, method)
-    return None if null is None else np.asarray(null.quantiles)
+    # A copy: JAX keeps what it made of an array by identity, in whatever precision that was.
+    return None if null is None else np.array(null.quantiles)
 
 
 def null_alphas(

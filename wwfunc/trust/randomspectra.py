@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, UInt32
-from scipy.linalg import eigvalsh_tridiagonal
 
 from wwfunc.errors import InputError
 from wwfunc.pytrees import Array
@@ -86,6 +85,8 @@ def random_evals(
     """
     diagonal = rng.chisquare(N - np.arange(M), (count, rf, M))
     subdiagonal = rng.chisquare(np.arange(M - 1, 0, -1), (count, rf, M - 1))
+    from scipy.linalg import eigvalsh_tridiagonal  # slow to import, and seldom needed
+
     beside = np.sqrt(diagonal[..., :-1] * subdiagonal) / N
     diagonal[..., 1:] += subdiagonal
     diagonal /= N

@@ -54,11 +54,7 @@ def verdict_of(layer: Layer, measures: Measures | None) -> str:
 def _of_power_law(layer: Layer, measures: Measures) -> str:
     fit, trust = measures.fit, cast("Trust", measures.trust)
     if trust.p_random > CHANCE:
-        slices = f" x {layer.rf}" if layer.rf > 1 else ""
-        return (
-            f"as a random {layer.N} x {layer.M}{slices} matrix would look "
-            f"({min(trust.p_random, 0.99):.0%} of them have so low an alpha)"
-        )
+        return _beside_random(layer, min(float(trust.p_random), 0.99))
     better, undecided = _alternatives(trust)
     interval = f"{trust.bootstrap.alpha_low:.1f} to {trust.bootstrap.alpha_high:.1f}"
     alpha = f"alpha {fit.alpha:.1f} ({interval})"
@@ -71,6 +67,13 @@ def _of_power_law(layer: Layer, measures: Measures) -> str:
     if better:
         return f"{better} rather than a power law"
     return f"cannot be told from {undecided}, {alpha}" if undecided else f"power law, {alpha}"
+
+
+def _beside_random(layer: Layer, p_random: float) -> str:
+    shape = f"{layer.N} x {layer.M}" + (f" x {layer.rf}" if layer.rf > 1 else "")
+    if p_random > 1 - CHANCE:
+        return f"lighter-tailed than a random {shape} matrix ({p_random:.0%} have a lower alpha)"
+    return f"as a random {shape} matrix would look ({p_random:.0%} have so low an alpha)"
 
 
 def _alternatives(trust: Trust) -> tuple[str, str]:
