@@ -1,21 +1,25 @@
-"""The side of WeightWatcher with powerlaw 1.5 in a worker: the truncated power law of one layer."""
+"""The side of WeightWatcher with powerlaw 1.5: the truncated power law of one layer's spectrum."""
 
 from collections.abc import Callable
 
+import numpy as np
 import powerlaw
 import weightwatcher
 from safetensors.torch import load_file
 
 
 def prepare(path: str, layer: str) -> Callable[[], int]:
-    """Load one layer of a checkpoint and return a function that analyses it."""
+    """Compute the spectrum and return a function that fits it."""
     if powerlaw.__version__ != "1.5":  # with 2.0 every truncated fit of it fails
         raise SystemExit(f"powerlaw {powerlaw.__version__} is installed, not 1.5")
-    name = f"{layer}.weight"
-    state = {name: load_file(path)[name]}
+    weights = load_file(path)[f"{layer}.weight"].double().numpy()
+    evals = np.sort(np.linalg.svd(weights, compute_uv=False) ** 2)
+    watcher = weightwatcher.WeightWatcher()
 
     def again() -> int:
-        watcher = weightwatcher.WeightWatcher(model=state)
-        return int((watcher.analyze(fit="TPL", pl_package="powerlaw").status == "success").sum())
+        fitted = watcher.fit_powerlaw(
+            evals, plot=False, fit_type="truncated_power_law", pl_package="powerlaw"
+        )
+        return int("success" in fitted)
 
     return again

@@ -1,4 +1,4 @@
-"""The side of wwfunc in a worker: truncated power laws."""
+"""The side of wwfunc in a worker: truncated power laws of all layers."""
 
 from collections.abc import Callable
 
@@ -6,12 +6,12 @@ import wwfunc
 from benchmarks.ours import measured
 
 
-def prepare(path: str, *layers: str) -> Callable[[], int]:
+def prepare(path: str) -> Callable[[], int]:
     """Load a checkpoint, analyse it once, and return a function that does so again."""
     checkpoint = wwfunc.load(path)
 
     def again() -> int:
-        return measured(wwfunc.analyze(checkpoint, fit="TPL", layers=layers))
+        return measured(wwfunc.analyze(checkpoint, fit="TPL"))
 
     again()
     return again
