@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable
 from numbers import Integral, Real
 from typing import Any
 
-import numpy as np
-
 from wwfunc.errors import OptionError
 
 MOST_CLIPPED = 2**31 - 1
@@ -63,9 +61,10 @@ def seed(name: str, value: Any) -> int:
 
 def flag(name: str, value: Any) -> bool:
     """A truth value."""
-    if not isinstance(value, (bool, np.bool_)):
+    plain = value.item() if getattr(value, "shape", None) == () else value  # NumPy's, unimported
+    if not isinstance(plain, bool):
         raise OptionError(f"{name} is True or False, not {value!r}")
-    return bool(value)
+    return plain
 
 
 def xmax(name: str, value: Any) -> int | float:
