@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
 
+import jax
 import pytest
 import seeded as seeded_weights
 
@@ -14,6 +16,17 @@ collect_ignore = ["fixtures"]
 """The scripts there write files by frameworks that need not be installed."""
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+MAPPINGS = Path("/proc/self/maps")
+MOST_MAPPINGS = 30_000
+"""Linux allows a process 65,530, and LLVM crashes at the next; each compiled program keeps some."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_programs_are_dropped_in_time() -> Iterator[None]:
+    yield
+    if MAPPINGS.exists() and MAPPINGS.read_bytes().count(b"\n") > MOST_MAPPINGS:
+        jax.clear_caches()
 
 
 @pytest.fixture(scope="session")
