@@ -1,14 +1,16 @@
-"""HDF5 files written by hand, in the older form without checksums: any field may lie."""
+"""HDF5 files that Keras would read; those by hand, in the older form, may lie in any field."""
 
 from __future__ import annotations
 
 import struct
 
+import h5py
 import numpy as np
 
 UNDEFINED = (1 << 64) - 1
 DATASPACE, LINK_INFO, DATATYPE, FILL, LINK, EXTERNAL = 1, 2, 3, 5, 6, 7
 LAYOUT, FILTERS, ATTRIBUTE, CONTINUATION, SYMBOL_TABLE = 8, 11, 12, 16, 17
+ONE = np.ones((2, 3), np.float32)
 FLOAT32 = struct.pack("<B3BI2H4BI", 0x11, 0x20, 31, 0, 4, 0, 32, 23, 8, 0, 23, 127)
 UINT8 = struct.pack("<B3BI2H", 0x10, 0, 0, 0, 1, 0, 8)
 
@@ -103,3 +105,21 @@ class Image:
         head += quads(0, UNDEFINED, len(self.data), UNDEFINED)
         self.data[:96] = head + quads(0, root) + bytes(24)
         return bytes(self.data)
+
+
+def legacy(path, weights=("kernel",)):
+    """A weights file of one layer, open for what shall be in it."""
+    file = h5py.File(path, "w")
+    file.attrs["layer_names"] = np.array([b"dense"])
+    group = file.create_group("dense")
+    group.attrs["weight_names"] = np.array(weights, "S")
+    return file, group
+
+
+def superblock(**fields):
+    """A file of one weight whose superblock has other bytes at some places."""
+    image = Image()
+    content = bytearray(image.finished(image.weights(image.dataset(ONE))))
+    for at, value in fields.items():
+        content[int(at[1:])] = value
+    return bytes(content)
