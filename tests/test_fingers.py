@@ -198,7 +198,10 @@ BAD = [
     ({"ks": "both"}, "ks"),
     ({"peak_range": "wide"}, "peak_range"),
     ({"xmin": 1.0, "fix_fingers": "xmin_peak"}, "looks for xmin itself"),
-    ({"xmin_min": 2.0, "xmin_max": 1.0}, "above xmin_max"),
+    ({"xmin_min": 2.0, "xmin_max": 1.0}, "xmin_min=2.0 is above xmin_max=1.0"),
+    ({"xmin_min": 2.0, "xmax": 1.0}, "xmin_min=2.0 is above xmax=1.0"),
+    ({"xmin": 2.0, "xmax": 1.0}, "xmin=2.0 is above xmax=1.0"),
+    ({"xmin": 2.0, "xmin_max": 1.0}, "xmin=2.0 is above xmin_max=1.0"),
 ]
 
 

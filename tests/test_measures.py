@@ -56,6 +56,14 @@ def test_scale_multiplies_the_matrix():
     np.testing.assert_allclose(scaled.fit.alpha, same.fit.alpha, rtol=1e-8)
 
 
+def test_scale_multiplies_a_spectrum_too():
+    W = np.random.default_rng(2).standard_normal((50, 40))
+    of_matrix, of_esd = measure(W, scale=3.0), measure(wwfunc.esd(W), scale=3.0)
+    np.testing.assert_allclose(of_esd.esd.evals, of_matrix.esd.evals, rtol=1e-14)
+    np.testing.assert_allclose(of_esd.esd.floor, of_matrix.esd.floor, rtol=1e-14)
+    np.testing.assert_allclose(of_esd.scale.norm, of_matrix.scale.norm, rtol=1e-14)
+
+
 def test_log_alpha_norm_does_not_overflow():
     """Scaling W by 1e80 adds 160 alpha, though no power of an eigenvalue is a float any more."""
     W = np.random.default_rng(3).standard_normal((60, 40))

@@ -19,7 +19,7 @@ from wwfunc.metrics import AlphaMetrics, ScaleMetrics, alpha_metrics, scale_metr
 from wwfunc.options import Method, Options, make_options
 from wwfunc.precision import real_numbers, verb
 from wwfunc.pytrees import Array, record
-from wwfunc.spectrum import ESD, esd
+from wwfunc.spectrum import ESD, esd, scaled
 from wwfunc.trust.alternatives import Alternatives, LikelihoodRatio
 from wwfunc.trust.bootstrapping import Bootstrap
 from wwfunc.trust.goodness import GoodnessOfFit
@@ -70,7 +70,7 @@ def measure(
         Which fit, and whether trust and farms are wanted; the selection options are for
         checkpoints and are not read here.
     scale
-        Factor on W.
+        Factor on W; on an `ESD` its square, so that it means the same.
     key
         Random key of the resampling behind trust; None takes one from `options.seed`.
 
@@ -102,7 +102,7 @@ def measure(
     if isinstance(W, ESD):
         if options.farms:
             raise InputError("farms=True takes windows of a matrix; an ESD has none")
-        return _measure(W, options, key, None)
+        return _measure(scaled(W, scale), options, key, None)
     measures = _measure(esd(W, scale), options, key, np.shape(W))
     return dataclasses.replace(measures, farms=_farms(W, scale, options))
 

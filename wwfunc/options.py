@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import itertools
 from typing import Any, Literal, NamedTuple, get_args
 
 from wwfunc import checks
@@ -141,8 +142,10 @@ def _check_together(options: Options) -> None:
         raise OptionError(
             f"{looking} looks for xmin itself: xmin={options.xmin} leaves nothing to look for"
         )
-    if (options.xmin_min or 0.0) > (options.xmin_max or float("inf")):
-        raise OptionError(f"xmin_min={options.xmin_min} is above xmin_max={options.xmin_max}")
+    for low, high in itertools.product(("xmin", "xmin_min"), ("xmin_max", "xmax")):
+        least, most = getattr(options, low), getattr(options, high)
+        if isinstance(least, float) and isinstance(most, float) and least > most:
+            raise OptionError(f"{low}={least} is above {high}={most}")
 
 
 _CHECKS: dict[str, Check] = {

@@ -91,6 +91,12 @@ def as_esd(evals: ESD | Float[ArrayLike, " n"]) -> ESD:
     return ESD(evals=ordered if ordered.size else zero[None], n=n, floor=zero)
 
 
+def scaled(esd: ESD, scale: Float[ArrayLike, ""]) -> ESD:
+    """The ESD of scale W, given that of W."""
+    squared = (real_numbers(scale, "scale") ** 2).astype(esd.evals.dtype)
+    return ESD(evals=esd.evals * squared, n=esd.n, floor=esd.floor * squared)
+
+
 def in_range(esd: ESD) -> Bool[Array, ""]:
     """Whether all eigenvalues and their sum are finite."""
     return jnp.isfinite(jnp.sum(esd.evals))
