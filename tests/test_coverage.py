@@ -202,7 +202,8 @@ CASES = {
     "constant": (np.full_like(GOOD, 0.5), SHORT),
     "1 x n": (GOOD[:1], SHORT),
     "rank 1": (np.outer(GOOD[:, 0], GOOD[0]), SHORT),
-    "orthogonal": (np.eye(30), "failed: the eigenvalues to fit are all equal"),
+    "identity": (np.eye(30), "failed: the eigenvalues to fit are all equal"),
+    "orthogonal": (np.linalg.qr(GOOD)[0], "failed: the eigenvalues to fit are all equal"),
     "0 x n": (GOOD[:0], "skipped: an empty tensor"),
     "n x 0": (GOOD[:, :0], "skipped: an empty tensor"),
 }
@@ -233,7 +234,7 @@ def test_a_layer_without_a_spectrum_has_no_number(name, sick):
     assert np.isnan(record.evals).all()
 
 
-@pytest.mark.parametrize("name", ["zero", "constant", "1 x n", "rank 1", "orthogonal"])
+@pytest.mark.parametrize("name", ["zero", "constant", "1 x n", "rank 1", "identity", "orthogonal"])
 def test_a_finite_layer_keeps_its_norms_and_ranks(name, sick):
     weights, record = CASES[name][0], sick[name]
     singular = np.linalg.svd(weights, compute_uv=False)

@@ -32,7 +32,7 @@ def test_float32_is_measured_in_float32_also_where_x64_is_on():
 
 @pytest.mark.parametrize("fit", ["PL", "TPL"])
 def test_trust_in_float32_stays_there_where_x64_is_on(fit):
-    options = wwfunc.Options(fit=fit, trust=True, replicates=5, farms=True)
+    options = wwfunc.Options(fit=fit, trust=True, replicates=19, farms=True)
     with jax.enable_x64(True):
         inside = wwfunc.measure(W.astype(np.float32), options)
     assert {str(leaf.dtype) for leaf in jax.tree.leaves(inside)} == {"float32", "int32", "bool"}

@@ -165,7 +165,7 @@ for options in ({}, {"xmin": 3.0}, {"xmin_min": 2.0, "xmax": 40.0}, {"xmax": -3}
     wwfunc.fit_pl(np.arange(1.0, 50), **options)
     wwfunc.fit_tpl(np.arange(1.0, 50), **options)
 for fit in ("PL", "E_TPL"):
-    wwfunc.measure(W, wwfunc.Options(fit=fit, trust=True, replicates=5, farms=True))
+    wwfunc.measure(W, wwfunc.Options(fit=fit, trust=True, replicates=19, farms=True))
 jax.jit(jax.vmap(wwfunc.measure))(np.stack([W, W]).astype(np.float32))
 jax.grad(lambda w: wwfunc.measure(w).fit.alpha)(W.astype(np.float32))
 try:

@@ -11,6 +11,7 @@ from wwfunc.errors import OptionError
 
 MOST_CLIPPED = 2**31 - 1
 MOST_SEEDS = 2**31
+FEWEST_REPLICATES = 19
 
 Check = Callable[[str, Any], Any]
 Selector = int | str
@@ -35,6 +36,16 @@ def count(name: str, value: Any) -> int:
     """A whole number from 1."""
     if not is_number(Integral, value) or value < 1:
         raise OptionError(f"{name} is a whole number from 1, not {value!r}")
+    return int(value)
+
+
+def replicates(name: str, value: Any) -> int:
+    """So many that a p-value, at least 1 / (1 + replicates), can fall to 0.05."""
+    if count(name, value) < FEWEST_REPLICATES:
+        raise OptionError(
+            f"{name} is a whole number from {FEWEST_REPLICATES}, not {value!r}: with fewer no "
+            "p-value falls to 0.05"
+        )
     return int(value)
 
 

@@ -86,7 +86,7 @@ class Options:
     trust: bool = False
     """Intervals, p-values, alternatives and a verdict for each fit."""
     replicates: int = 1000
-    """Resampled spectra behind each interval and each p-value."""
+    """Resampled spectra behind each interval and each p-value, from 19."""
     seed: int = 0
     """Of the resampling: each layer's own key is made of it and of the layer's name."""
     farms: bool = False
@@ -167,7 +167,7 @@ _CHECKS: dict[str, Check] = {
     "ks": checks.one_of(*KS_DISTANCES),
     "free_alpha": checks.flag,
     "trust": checks.flag,
-    "replicates": checks.count,
+    "replicates": checks.replicates,
     "seed": checks.seed,
     "farms": checks.flag,
     "farms_rows": checks.or_none(checks.count),

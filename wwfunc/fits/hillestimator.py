@@ -190,7 +190,7 @@ def _fit(
     long_enough = enough & (tail.count[start] >= SHORTEST_TAIL)
     above = jnp.arange(tail.evals.size) > start
     excess = jnp.sum(jnp.where(above, _spacings(tail), 0.0))
-    found = long_enough & (excess > 0) & in_range(esd)
+    found = long_enough & (excess > 0) & tail.starts[start] & in_range(esd)
     alpha = 1.0 + tail.count[start] / jnp.where(found, excess, 1.0)
     # D is a maximum: like the choice of the start it has no derivative here.
     fixed = jax.lax.stop_gradient((tail, start[None], tail.log_evals[start][None], alpha[None]))

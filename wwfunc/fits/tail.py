@@ -58,7 +58,8 @@ class Tail:
     """log(lambda_max)."""
     fitted: Bool[Array, "*batch size"]
     starts: Bool[Array, "*batch size"]
-    """Where a tail may start: never inside a group of equal eigenvalues, nor above `xmin_max`."""
+    """Where a tail may start: never inside a group of equal eigenvalues, nor among those that are
+    the largest up to rounding, nor above `xmin_max`."""
     count: Int[Array, "*batch size"]
     """Number of fitted eigenvalues from here on."""
     log_sum: Float[Array, "*batch size"]
@@ -110,6 +111,8 @@ def tail_of(esd: ESD, limits: Limits, threshold: Threshold) -> Tail:
     log_scale = jnp.log(jnp.where(evals[-1] > 0, evals[-1], 1.0))
     log_evals = jnp.where(fitted, jnp.log(jnp.where(fitted, evals, 1.0)) - log_scale, 0.0)
     starts = fitted & ~jnp.concatenate([jnp.zeros(1, bool), evals[1:] == evals[:-1]])
+    below = jnp.max(jnp.where(fitted, evals, 0.0)) - evals
+    starts &= (below == 0) | (below > esd.floor)
     if limits.xmin_max is not None:
         starts &= evals <= limits.xmin_max
     return Tail(
