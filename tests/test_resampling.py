@@ -284,7 +284,9 @@ def test_what_is_no_key_is_refused(verb, key):
 
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize(
-    "changes", [{"replicates": 0}, {"replicates": 18}, {"fit": "TPL"}, {"xmin": -1.0}, {"nonsense": 1}], ids=str
+    "changes",
+    [{"replicates": 0}, {"replicates": 18}, {"fit": "TPL"}, {"xmin": -1.0}, {"nonsense": 1}],
+    ids=str,
 )
 def test_an_option_outside_its_range_is_refused(verb, changes):
     with pytest.raises(wwfunc.OptionError, match=next(iter(changes))):
