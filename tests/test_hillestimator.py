@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from planted import pareto
 
 import wwfunc
 from wwfunc import Status, host
@@ -15,10 +16,6 @@ from wwfunc.fits.hillestimator import hill, hill_curve
 
 N = 120
 """A program is compiled for each size: most tests share one."""
-
-
-def pareto(rng, n, alpha, xmin=1.0):
-    return xmin * (1.0 - rng.random(n)) ** (-1.0 / (alpha - 1.0))
 
 
 def by_hand(tail, ks="one-sided"):

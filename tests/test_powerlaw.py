@@ -7,13 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from planted import pareto
 
 import wwfunc
 from wwfunc import Status, fit_pl
-
-
-def pareto(rng, n, alpha, xmin=1.0):
-    return xmin * (1.0 - rng.random(n)) ** (-1.0 / (alpha - 1.0))
 
 
 def by_hand(evals, corrected=False):
@@ -223,3 +220,18 @@ def test_a_limit_may_be_traced():
         many = jax.vmap(lambda xmin: fit_pl(evals, xmin=xmin).alpha)(np.array([1.0, 1.5, 2.0]))
     for xmin, alpha in zip((1.0, 1.5, 2.0), many, strict=True):
         np.testing.assert_allclose(alpha, fit_pl(evals, xmin=xmin).alpha, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("spread", "tails"), [(0.99, 0), (1.01, 1)])
+def test_a_tail_starts_further_from_the_largest_than_rounding(spread, tails):
+    floor = 1e-6
+    evals = 1.0 - floor * np.array([spread, 0.6, 0.3, 0.0])
+    esd = wwfunc.ESD(evals=evals, n=np.int32(4), floor=np.float64(floor))
+    found = fit_pl(esd, small_sample="mle")
+    assert int(found.num_pl_spikes) == 4 * tails
+    assert int(found.status) == (Status.SUCCESS if tails else Status.NO_TAIL)
+
+
+def test_limits_may_be_equal():
+    found = fit_pl(np.arange(1.0, 40), xmin_min=3.0, xmin_max=3.0)
+    assert (float(found.xmin), int(found.num_pl_spikes)) == (3.0, 37)

@@ -10,8 +10,8 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
+from planted import pareto
 from test_cli import run
-from test_powerlaw import pareto
 
 import wwfunc
 from wwfunc.columns import BY_NAME, COLUMNS
@@ -74,7 +74,8 @@ def test_without_trust_there_is_none():
 def test_a_random_layer_is_called_random(analysis):
     assert analysis["random"].p_random > 0.05
     assert "as a random 64 x 64 matrix" in analysis["random"].verdict
-    assert analysis["conv"].p_random > 0.05
+    conv = analysis["conv"]
+    assert conv.p_random == pytest.approx(wwfunc.p_random(conv.alpha, N=24, M=16, rf=9), rel=1e-12)
 
 
 def numbers(record):
@@ -189,7 +190,7 @@ def test_float32_under_jit_and_an_analysis_share_nothing():
     jax.jit(wwfunc.measure, static_argnums=1)(W, options)
     record = wwfunc.analyze({"w": W.astype(np.float64)}, options).records[0]
     assert record.status.startswith("success")
-    assert np.isfinite(record.p_random)
+    assert record.p_random == pytest.approx(wwfunc.p_random(record.alpha, N=40, M=24), rel=1e-12)
 
 
 def test_a_fault_in_one_layer_stays_there(monkeypatch):

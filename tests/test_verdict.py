@@ -7,7 +7,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from test_powerlaw import pareto
+from planted import pareto
 
 import wwfunc
 from wwfunc.layers.layer import Layer

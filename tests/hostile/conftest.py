@@ -6,24 +6,22 @@ import os
 import shutil
 
 import pytest
-from conftest import REPOSITORY
-
-FIXTURES = REPOSITORY / "tests" / "fixtures" / "keras"
+from hdf5_files import KERAS
 
 
 @pytest.fixture
 def good(tmp_path):
-    return shutil.copy(FIXTURES / "model.h5", tmp_path / "good.h5")
+    return shutil.copy(KERAS / "model.h5", tmp_path / "good.h5")
 
 
 @pytest.fixture
 def weights(tmp_path):
-    return shutil.copy(FIXTURES / "split_00000.weights.h5", tmp_path / "good.weights.h5")
+    return shutil.copy(KERAS / "split_00000.weights.h5", tmp_path / "good.weights.h5")
 
 
 @pytest.fixture
 def archived(tmp_path):
-    return shutil.copy(FIXTURES / "int8.keras", tmp_path / "good.keras")
+    return shutil.copy(KERAS / "int8.keras", tmp_path / "good.keras")
 
 
 @pytest.fixture

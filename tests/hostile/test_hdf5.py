@@ -11,16 +11,14 @@ import zlib
 import h5py
 import numpy as np
 import pytest
-from conftest import REPOSITORY
 from files import python, write
 from harness import MEMORY, SECONDS, accepted, refused
-from hdf5_files import ONE, legacy
+from hdf5_files import KERAS, ONE, legacy
 
 import loaders
 from loaders import errors
 from wwfunc.errors import CheckpointError
 
-FIXTURES = REPOSITORY / "tests" / "fixtures" / "keras"
 L, B = errors.LayoutError, errors.BudgetError
 E, U = errors.ElementTypeError, errors.UnsupportedError
 GIB = 1 << 30
@@ -183,7 +181,7 @@ def outcome(path):
 
 @pytest.mark.parametrize("name", ["model.h5", "keras1.h5", "keras2.h5", "split_00000.weights.h5"])
 def test_damaged_files_are_read_or_a_checkpoint_error(tmp_path, name):
-    content = (FIXTURES / name).read_bytes()
+    content = (KERAS / name).read_bytes()
     path = tmp_path / "bad.h5"
     for seed in range(500):
         assert outcome(write(path, damaged(content, seed))).startswith(str(path))

@@ -11,15 +11,13 @@ import zipfile
 import h5py
 import numpy as np
 import pytest
-from conftest import REPOSITORY
 from files import write
 from harness import accepted, refused
-from hdf5_files import ONE, Image, legacy, superblock
+from hdf5_files import KERAS, ONE, Image, legacy, superblock
 
 import loaders
 from loaders import errors
 
-FIXTURES = REPOSITORY / "tests" / "fixtures" / "keras"
 H, L, T, B = errors.HeaderError, errors.LayoutError, errors.TruncatedError, errors.BudgetError
 U = errors.UnsupportedError
 
@@ -170,7 +168,7 @@ def test_archive_that_inflates_to_too_much(archived, tmp_path):
 
 
 def split(folder, shard):
-    shutil.copytree(FIXTURES, folder)
+    shutil.copytree(KERAS, folder)
     index = folder / "split.weights.json"
     content = json.loads(index.read_text())
     content["weight_map"]["/layers/dense/vars"] = [shard]

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from wwfunc.fits.powerlaw import PowerLawFit
 from wwfunc.fits.tail import Limits
 from wwfunc.fits.truncated import TruncatedPowerLawFit
+from wwfunc.metrics import matrix_rank
 from wwfunc.options import Method
 from wwfunc.pytrees import Array, record
 from wwfunc.spectrum import ESD
@@ -75,8 +76,7 @@ def _p_random(
     """NaN where the null, a matrix of full rank, is not the layer's."""
     if quantiles is None:
         return jnp.full_like(fit.alpha, jnp.nan)
-    rank = jnp.sum(esd.evals > esd.floor)
-    return jnp.where(rank < FULL_RANK * esd.n, jnp.nan, null_p(fit.alpha, quantiles))
+    return jnp.where(matrix_rank(esd) < FULL_RANK * esd.n, jnp.nan, null_p(fit.alpha, quantiles))
 
 
 def _missing(cls: type[T], fit: TruncatedPowerLawFit) -> T:
