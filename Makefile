@@ -15,7 +15,7 @@ OLDEST_PINS := jax==0.8.0 jaxlib==0.8.0 flax==0.12.0 numpy==2.0.0 scipy==1.13.0 
 # Those whose files are read; every one is compared with what it wrote itself.
 FRAMEWORK_PINS := torch==2.13.0 keras==3.15.1 peft==0.21.2 gguf==0.19.0 onnx==1.23.2
 
-.PHONY: demo test test-oldest test-frameworks fuzz validate null-table lint types bench golden columns clean
+.PHONY: demo test test-oldest test-frameworks fuzz validate null-table lint types bench golden pictures columns clean
 
 demo: $(VENV)/installed
 	@mkdir -p demo
@@ -61,6 +61,9 @@ bench: $(VENV)/tests-installed $(PEER)/installed
 
 golden: $(VENV)/tests-installed
 	$(VENV)/bin/python tests/test_golden.py
+
+pictures: $(VENV)/tests-installed
+	$(VENV)/bin/python docs/draw_random_matrix.py
 
 columns: $(VENV)/installed
 	$(VENV)/bin/python docs/write_columns.py

@@ -12,6 +12,10 @@ import seeded as seeded_weights
 
 import wwfunc
 
+# On two processors a large program under vmap and others dispatched beside it can wait for each
+# other for ever (jaxlib 0.10.2): here each program ends before the next one begins.
+jax.config.update("jax_cpu_enable_async_dispatch", False)
+
 collect_ignore = ["fixtures"]
 """The scripts there write files by frameworks that need not be installed."""
 

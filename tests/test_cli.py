@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import pty
@@ -10,14 +11,22 @@ import signal
 import subprocess
 import sys
 import time
+from argparse import Namespace
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pytest
 from files import write
+from rich.console import Console
 from safetensors.numpy import save_file
 
-from wwfunc.cli import main
+from wwfunc import Options, analyze
+from wwfunc.cli import main, show
+from wwfunc.cli.common import given_options
+from wwfunc.cli.parser import build_parser
+from wwfunc.cli.show import analysis_table
+from wwfunc.options import make_options
 
 
 def run(*arguments, **options):
@@ -71,12 +80,120 @@ def test_selection_and_fit_options(digits_path, tmp_path, capsys):
     assert by_name["conv2"]["xmin"] >= 0.01
 
 
+FLAGS = {
+    "--seed 7": {"seed": 7},
+    "--mp-fit": {"mp_fit": True},
+    "--mp-method kde": {"mp_method": "kde"},
+    "--randomize": {"randomize": True},
+    "--detX": {"detX": True},
+    "--vectors": {"vectors": True},
+    "--ranks": {"ranks": True},
+    "--deltas": {"deltas": True},
+    "--no-pool": {"pool": False},
+    "--inverse": {"inverse": True},
+    "--glorot-fix": {"glorot_fix": True},
+    "--conv2d-fft": {"conv2d_fft": 32},
+    "--conv2d-fft 8": {"conv2d_fft": 8},
+}
+
+
+@pytest.mark.parametrize("flags", FLAGS)
+def test_a_flag_is_an_option(flags):
+    arguments = build_parser().parse_args(["analyze", "x", *flags.split()])
+    assert make_options(**given_options(arguments)) == Options(**FLAGS[flags])
+
+
+def test_every_option_has_a_flag():
+    arguments = vars(build_parser().parse_args(["analyze", "x"]))
+    assert {field.name for field in fields(Options)} - set(arguments) == {"engine"}
+    assert given_options(Namespace(**arguments)) == {}
+
+
+def test_views_on_the_command_line(digits_path, tmp_path):
+    out = tmp_path / "rows.json"
+    arguments = ["analyze", str(digits_path), "--layers", "conv2", "-o", str(out)]
+    done = run(*arguments, "--no-pool", "--min-evals", "4", "--mp-fit")
+    assert "conv2 [0]" in done.stdout
+    assert "num_spikes" in done.stdout
+    rows = json.loads(out.read_text())["layers"]
+    assert [row["part"] for row in rows] == list("012345678")
+    assert all(row["sigma_mp"] > 0 for row in rows)
+    done = run(*arguments, "--conv2d-fft", "8")
+    assert "conv2 [8 x 8]" in done.stdout
+    (row,) = json.loads(out.read_text())["layers"]
+    assert row["num_evals"] == 64 * row["M"]
+    done = run("analyze", digits_path, "--layers", "conv2", "--conv2d-fft", "2")
+    assert done.returncode == 1
+    assert "failed: InputError: conv2d_fft=2 is smaller than the kernel, 3 x 3" in done.stderr
+
+
+NAMES = ["encoder.layer.11.attention.output.dense", "features.3", "h.1000.mlp"]
+ASKED = {
+    "numbers": {},
+    "trust": {"trust": True, "replicates": 19},
+    "truncated": {"fit": "TPL"},
+    "slices": {"pool": False},
+}
+
+
+@pytest.fixture(scope="module", params=ASKED)
+def with_all_flags(request):
+    rng = np.random.default_rng(3)
+    shapes = [(300, 200), (24, 16, 3, 3), (30, 20)]
+    model = {
+        f"{name}.weight": rng.standard_normal(shape)
+        for name, shape in zip(NAMES, shapes, strict=True)
+    }
+    flags = dict.fromkeys(
+        ("mp_fit", "randomize", "detX", "vectors", "ranks", "deltas", "farms"), True
+    )
+    return analyze(model, **flags, **ASKED[request.param])
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 120, 160, 200])
+def test_a_table_with_all_flags_keeps_the_names(width, with_all_flags):
+    """A column of numbers that finds no room is named under the table, none is cut."""
+    lines = printed(analysis_table(with_all_flags, width), width)
+    head = next(line for line in lines if "N x M" in line)
+    assert {"id", "layer", "alpha"} <= set(head.split())
+    assert "…" not in "".join(lines)
+    names, rows = head.index("layer"), lines[lines.index(head) + 2 :]
+    found = "".join(line[names : names + 14].strip() for line in rows)
+    assert all(name[:14] in found for name in NAMES)
+    text = " ".join(" ".join(lines).split())
+    for flag, column in show.ASKED.items():
+        assert getattr(with_all_flags.options, flag)
+        assert (column in head.split()) != (column in text.partition("no room for")[2]), column
+    enough = 160 if with_all_flags.options.fit == "PL" else 180
+    assert ("no room for" in text) == (width < enough)
+
+
+def test_a_table_without_flags_is_as_it_was(digits_path):
+    analysis = analyze(digits_path)
+    for width, last in ((80, "alpha"), (90, "D"), (120, "log_spectral_norm")):
+        lines = printed(analysis_table(analysis, width), width)
+        head = next(line for line in lines if "N x M" in line)
+        assert head.split()[-2:] == [last, "label"]
+        assert "no room for" not in " ".join(lines)
+
+
+def test_a_table_without_rows():
+    analysis = analyze({"bias": np.ones(3)}, randomize=True)
+    assert "N x M" in "".join(printed(analysis_table(analysis, 80), 80))
+
+
+def printed(table, width):
+    console = Console(width=width, file=io.StringIO(), highlight=False)
+    console.print(table)
+    return console.file.getvalue().splitlines()
+
+
 BAD_INPUT = {
     "missing": (["analyze", "nowhere.safetensors"], "cannot be read: No such file"),
     "suffix": (["analyze", "{digits}", "-o", "x.xlsx"], "the suffix is one of"),
     "folder": (["analyze", "{digits}", "-o", "nowhere/x.csv"], "no folder"),
     "selector": (["analyze", "{digits}", "--layers", "dens1"], "the nearest name is 'dense1'"),
-    "value": (["analyze", "{digits}", "--xmin", "-3"], "xmin is a number above 0"),
+    "value": (["analyze", "{digits}", "--xmin-min", "-3"], "--xmin-min is a number above 0"),
     "nothing": (["analyze", "{digits}", "--min-evals", "99999"], "nothing to analyse"),
     "format": (["analyze", __file__], "what is read is"),
 }
@@ -97,6 +214,22 @@ def test_bad_input_is_one_line_and_exit_code_1(case, digits_path, tmp_path):
 @pytest.mark.parametrize("arguments", [[], ["analyze"], ["nonsense"], ["analyze", "x", "--what"]])
 def test_wrong_usage_is_exit_code_2(arguments):
     assert run(*arguments).returncode == 2
+
+
+WRONG_VALUES = {
+    "--xmax abc": "--xmax: an eigenvalue above 0",
+    "--layers 0": "--layers: takes names and layer ids",
+    "--threads 0": "--threads: a whole number from 1",
+    "--conv2d-fft model.npz": "not 'model.npz'; give the file first, or --conv2d-fft=SIDE",
+}
+
+
+@pytest.mark.parametrize("flags", WRONG_VALUES)
+def test_a_wrong_value_is_wrong_usage(flags, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["analyze", *flags.split(), "x"])
+    assert ended.value.code == 2
+    assert WRONG_VALUES[flags] in capsys.readouterr().err
 
 
 def test_help_and_version():

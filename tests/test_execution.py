@@ -16,6 +16,8 @@ from threadpoolctl import threadpool_info
 import wwfunc
 from wwfunc import execution
 
+EXTRAS = ("mp_fit", "randomize", "detX", "vectors", "ranks", "deltas")
+
 
 @pytest.fixture(scope="module")
 def model():
@@ -32,6 +34,15 @@ def test_threads_and_batches_change_nothing(model, monkeypatch):
     pd.testing.assert_frame_equal(wwfunc.analyze(model).details, one)
     monkeypatch.setattr(execution, "LARGE_SIDE", 32)
     pd.testing.assert_frame_equal(wwfunc.analyze(model).details, one)
+
+
+@pytest.mark.parametrize("view", [{}, {"pool": False}, {"conv2d_fft": 4}, {"inverse": True}])
+def test_threads_and_batches_change_nothing_beside_options(view, model, monkeypatch):
+    options = {**dict.fromkeys(EXTRAS, True), **view}
+    one = wwfunc.analyze(model, threads=1, **options).details
+    pd.testing.assert_frame_equal(wwfunc.analyze(model, threads=4, **options).details, one)
+    monkeypatch.setattr(execution, "LARGE_SIDE", 32)
+    pd.testing.assert_frame_equal(wwfunc.analyze(model, **options).details, one)
 
 
 def test_engines_agree(model):
@@ -72,9 +83,33 @@ def test_buckets_hold_their_spectra():
     assert len({execution.bucket(size) for size in range(1, 200_000, 50)}) <= 6
 
 
-def test_forty_shapes_compile_no_more_programs_than_there_are_buckets():
+PROGRAMS = {
+    "none": ("{}", {}, 0),
+    "eigenvalues": (
+        "dict(mp_fit=True, detX=True, ranks=True, deltas=True)",
+        {"extras_of": 2, "fit_bulk": 2},
+        0,
+    ),
+    "kde": ("dict(mp_fit=True, mp_method='kde')", {"fit_bulk": 2}, 0),
+    # Five shuffles of a small layer stand in a larger bucket than one of a large one.
+    "shuffles": (
+        "dict(mp_fit=True, randomize=True)",
+        {"extras_of": 3, "fit_bulk": 2, "together": 2},
+        13,
+    ),
+}
+"""Options; in how many buckets the forty shapes need what these add; small programs of any shape:
+conversions, the key of a layer."""
+
+
+@pytest.mark.parametrize("case", PROGRAMS)
+def test_forty_shapes_compile_no_more_programs_than_there_are_buckets(case):
     """Counted by JAX's own log, in a process that has compiled nothing before."""
-    code = """
+    options, added, small = PROGRAMS[case]
+    code = f"""
+        options = {options}
+    """
+    code += """
         import logging
         import numpy as np
         import jax
@@ -93,15 +128,21 @@ def test_forty_shapes_compile_no_more_programs_than_there_are_buckets():
         rng = np.random.default_rng(0)
         sides = [(30 + 9 * i, 20 + 7 * i) for i in range(40)]
         model = {f"l{i}.weight": rng.standard_normal(side) for i, side in enumerate(sides)}
-        analysis = wwfunc.analyze(model)
+        analysis = wwfunc.analyze(model, **options)
         assert len(analysis.measured) == 40
         print(len(compiled), len({bucket(min(side)) for side in sides}))
+        print(*(name.split("jit(")[1].split(")")[0] for name in compiled), sep=chr(10))
     """
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True
     )
-    programs, buckets = map(int, done.stdout.split())
-    assert 1 <= programs <= buckets
+    first, *names = done.stdout.splitlines()
+    programs, buckets = map(int, first.split())
+    assert programs == len(names)
+    assert 1 <= names.count("measure_esd") <= buckets == 2
+    for name, most in added.items():
+        assert names.count(name) == most, name
+    assert programs <= buckets + sum(added.values()) + small, names
 
 
 def test_what_is_set_for_a_run_is_set_back(model):

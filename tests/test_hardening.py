@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -16,7 +17,8 @@ from files import encoded, random_array, write
 from threadpoolctl import threadpool_info
 
 import wwfunc
-from wwfunc.tables import write_table
+from wwfunc.files import write_atomically
+from wwfunc.tables import check_writable, write_table
 
 W = np.random.default_rng(0).standard_t(3, (40, 30))
 
@@ -148,18 +150,51 @@ def test_a_tampered_analysis_is_refused(column, value, tmp_path):
 
 def test_writing_keeps_permissions_and_follows_links(tmp_path):
     target = tmp_path / "target.csv"
-    target.touch(mode=0o600)
+    target.touch()
+    target.chmod(0o660)  # more and less than the umask gives
     link = tmp_path / "link.csv"
     link.symlink_to(target)
     write_table(wwfunc.describe({"w": W}), link)
     assert link.is_symlink()
-    assert target.stat().st_mode & 0o777 == 0o600
+    assert target.stat().st_mode & 0o777 == 0o660
     assert target.stat().st_size > 100
     fresh = tmp_path / ("x" * 240 + ".csv")
     write_table(wwfunc.describe({"w": W}), fresh)
     mask = os.umask(0)
     os.umask(mask)
     assert fresh.stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+@pytest.mark.parametrize("name", ["pipe", "device", "circle"])
+def test_only_regular_files_are_replaced(name, tmp_path):
+    path = tmp_path / f"{name}.csv"
+    if name == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/null" if name == "device" else path)
+    with pytest.raises(wwfunc.OptionError, match=f"{name}.csv"):
+        check_writable(path)
+    if name != "device":  # were it replaced, the machine would be without it
+        with pytest.raises(wwfunc.OptionError, match=f"{name}.csv"):
+            write_atomically(path, Path.touch)
+        assert not path.is_file()
+
+
+def test_errors_of_writing_name_the_path_that_was_asked_for(tmp_path, monkeypatch):
+    path = tmp_path / "x.csv"
+
+    def full(beside):
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match=r"No space left on device: '.*/x\.csv'"):
+        write_atomically(path, full)
+
+    def forbidden(beside, *_):
+        raise PermissionError(13, "Permission denied", str(beside))
+
+    monkeypatch.setattr(os, "open", forbidden)
+    with pytest.raises(wwfunc.OptionError, match=r"/x\.csv: cannot be written to: Permission"):
+        write_atomically(path, Path.touch)
 
 
 def test_a_name_is_shown_and_not_obeyed(tmp_path):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import wwfunc
 from wwfunc import Checkpoint, OptionError, TensorHint
 from wwfunc.layers.find import find
-from wwfunc.matrices import CONV2D_SCALE, fold, scale, unfold
+from wwfunc.matrices import fold, unfold
 
 FLAX_CONV1D = TensorHint("conv1d", rows=(2,), cols=(1,))
 FLAX_CONV2D = TensorHint("conv2d", rows=(3,), cols=(2,))
@@ -100,12 +100,6 @@ def test_a_contiguous_dense_tensor_is_not_copied(name):
     shape, hint, _, _ = CASES[name]
     tensor = weights(shape)
     assert np.shares_memory(unfold(tensor, hint), tensor)
-
-
-@pytest.mark.parametrize("kind", ["dense", "embedding", "conv1d", "conv3d"])
-def test_only_conv2d_is_scaled(kind):
-    assert scale(TensorHint(kind)) == 1.0
-    assert scale(TensorHint("conv2d")) == CONV2D_SCALE == pytest.approx(0.5**0.5, rel=1e-15)
 
 
 @st.composite

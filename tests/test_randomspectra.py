@@ -9,7 +9,7 @@ from planted import formed
 from scipy import stats
 
 import wwfunc
-from wwfunc.trust.randomspectra import random_esd, random_evals
+from wwfunc.trust.randomspectra import gaussian_esd, random_evals
 
 
 def close_to_traces(evals, N, M, rf=1):
@@ -57,7 +57,7 @@ def test_the_test_of_laws_can_fail():
 
 def test_jax_draws_have_the_same_law():
     keys = jax.random.split(jax.random.key(0), 4000)
-    drawn = jax.jit(jax.vmap(lambda key: random_esd(key, 20, 60)))(keys)
+    drawn = jax.jit(jax.vmap(lambda key: gaussian_esd(key, 20, 60)))(keys)
     assert drawn.evals.shape == (4000, 20)
     assert drawn.evals.dtype == np.float32
     evals = np.asarray(drawn.evals, np.float64)
@@ -70,17 +70,17 @@ def test_jax_draws_have_the_same_law():
 
 def test_jax_draws_are_narrow_or_wide():
     key = jax.random.key(0)
-    narrow = random_esd(key, 1, 1)
+    narrow = gaussian_esd(key, 1, 1)
     assert narrow.evals.shape == (1,)
     assert narrow.evals.dtype == np.float32
     with jax.enable_x64(True):
-        wide = random_esd(key, 50, 7)
+        wide = gaussian_esd(key, 50, 7)
         assert wide.evals.dtype == np.float64
         np.testing.assert_allclose(wide.floor, wide.evals[-1] * np.finfo(float).eps * 50)
-        np.testing.assert_array_equal(random_esd(key, 7, 50).evals, wide.evals)
+        np.testing.assert_array_equal(gaussian_esd(key, 7, 50).evals, wide.evals)
 
 
 @pytest.mark.parametrize("sides", [(0, 4), (4, -1), (4, 2.0), (True, 4), (4, None)])
 def test_sides_are_whole_numbers(sides):
     with pytest.raises(wwfunc.InputError, match="whole number from 1"):
-        random_esd(jax.random.key(0), *sides)
+        gaussian_esd(jax.random.key(0), *sides)

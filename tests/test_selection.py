@@ -221,6 +221,16 @@ BAD_VALUES = {
     "threshold": ["relativ", None, 1, True, ["absolute"]],
     "small_sample": ["", None, "MLE"],
     "engine": ["cpu", None, 1],
+    "seed": [-1, 1.5, True, None, "0"],
+    "mp_method": ["", None, "KDE", "johnstone", True],
+    "conv2d_fft": [0, -1, 2.5, "32", math.nan, [32]],
+    **{
+        name: [None, 1, 0, "yes", math.nan, [True]]
+        for name in (
+            *("mp_fit", "randomize", "detX", "vectors", "ranks", "deltas"),
+            *("pool", "inverse", "glorot_fix"),
+        )
+    },
 }
 
 
@@ -238,13 +248,22 @@ def test_a_value_outside_its_range(name, value):
         ("layer", "there is no option 'layer'; did you mean 'layers'"),
         ("min_eval", "did you mean 'min_evals'"),
         ("xmn", "did you mean 'xmin'"),
-        ("randomize", "'randomize'; there are layers, min_evals"),
+        ("randomise", "did you mean 'randomize'"),
+        ("mpfit", "did you mean 'mp_fit'"),
+        ("detx", "did you mean 'detX'"),
+        ("conv2d_ftt", "did you mean 'conv2d_fft'"),
+        ("quux", "'quux'; there are layers, min_evals"),
     ],
 )
 @pytest.mark.parametrize("verb", [wwfunc.analyze, wwfunc.describe])
 def test_an_unknown_option(verb, name, message):
     with pytest.raises(OptionError, match=message):
         verb(MODEL, **{name: 1})
+
+
+@pytest.mark.parametrize(("given", "grid"), [(True, 32), (False, None), (None, None), (7, 7)])
+def test_the_side_of_a_grid(given, grid):
+    assert Options(conv2d_fft=given).conv2d_fft == grid
 
 
 def test_changes_come_on_top_of_the_options():

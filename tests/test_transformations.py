@@ -31,6 +31,17 @@ def resampling(verb):
     return lambda evals: verb(evals, jax.random.key(0), replicates=20)
 
 
+KEY = jax.random.key(3)
+OTHER = np.random.default_rng(21)
+MATRIX, SPECTRUM = OTHER.standard_t(4, (40, 30)), np.exp(2 * OTHER.standard_normal(120))
+
+
+def square_fit(evals):
+    """As of a square matrix, which has one eigenvalue at least."""
+    some = evals if evals.size else np.zeros(1, evals.dtype)
+    return wwfunc.mp_fit(some, some.size, some.size)
+
+
 REGISTRY = {
     "esd": Verb(wwfunc.esd, RNG.standard_t(4, (40, 30)), lambda r: r.evals[-1]),
     "fit_pl": Verb(wwfunc.fit_pl, 1 + RNG.pareto(1.5, 300), lambda r: r.alpha),
@@ -44,6 +55,24 @@ REGISTRY = {
     ),
     "compare_alternatives": Verb(
         wwfunc.compare_alternatives, RESAMPLED, lambda r: r.lognormal.R, False
+    ),
+    "mp_fit": Verb(square_fit, SPECTRUM, lambda r: r.sigma),
+    "mp_density": Verb(
+        lambda x: wwfunc.mp_density(x, 1.0, 60, 40), np.linspace(5, 100, 40), lambda r: r[15]
+    ),
+    "bulk_edges": Verb(
+        lambda s: wwfunc.bulk_edges(s, 60, 40), np.arange(1.0, 6), lambda r: r[1][2]
+    ),
+    "erg": Verb(wwfunc.erg, SPECTRUM, lambda r: r.detX_val),
+    "shuffled": Verb(lambda W: wwfunc.shuffled(KEY, W), MATRIX, lambda r: r[0, 0]),
+    "random_esd": Verb(lambda W: wwfunc.random_esd(KEY, W), MATRIX, lambda r: r.evals[-1]),
+    "vector_metrics": Verb(wwfunc.vector_metrics, MATRIX, lambda r: r.part_ratio[-1], False),
+    "ranks": Verb(wwfunc.ranks, SPECTRUM, lambda r: r.effective_rank),
+    "spacings": Verb(wwfunc.spacings, SPECTRUM, lambda r: r.mean_ratio),
+    "conv_esd": Verb(
+        lambda kernel: wwfunc.conv_esd(kernel, 5),
+        OTHER.standard_t(4, (3, 4, 5)),
+        lambda r: r.evals[-1],
     ),
     "measure": Verb(wwfunc.measure, RNG.standard_t(4, (40, 30)), lambda r: r.scale.stable_rank),
 }
@@ -70,10 +99,13 @@ def verb(request):
 def test_registry_names_every_public_numerical_function():
     from wwfunc import _HOMES
 
-    numerical = ("spectrum", "measures", "fits.", "trust.")
+    numerical = ("spectrum", "onelayer", "fits.", "trust.", "randommatrix.", "vectors")
+    numerical += ("softranks", "levels", "convolution")
     functions = {n for n, home in _HOMES.items() if home.startswith(numerical) and n.islower()}
-    takes_no_array = {"null_alphas", "p_random", "random_esd", "random_fits"}
-    assert functions == set(REGISTRY) | takes_no_array
+    takes_no_array = {"null_alphas", "p_random", "gaussian_esd", "random_fits"}
+    takes_no_array |= {"random_ranks", "random_vector"}
+    on_the_host = {"analyze_traps"}
+    assert functions == set(REGISTRY) | takes_no_array | on_the_host
 
 
 def test_jit_changes_nothing(verb):
@@ -152,7 +184,9 @@ def test_shapes_are_what_the_annotations_say():
 from jaxtyping import install_import_hook
 FITS = ("tail", "powerlaw", "nearest", "truncated", "truncatedks", "hillestimator", "submatrices")
 TRUST = ("alternatives", "lognormal", "stretched", "bootstrapping", "goodness", "statistics")
-MODULES = ["spectrum", "metrics", "measures"]
+RANDOM = ("marchenkopastur", "noisefit", "kernelfit", "randomised", "shuffling", "tracelog")
+MODULES = ["spectrum", "metrics", "measures", "onelayer", "extras", "vectors", "softranks"]
+MODULES += [f"randommatrix.{name}" for name in RANDOM]
 MODULES += [f"fits.{name}" for name in FITS] + [f"trust.{name}" for name in TRUST]
 modules = [f"wwfunc.{name}" for name in MODULES]
 with install_import_hook(modules, "beartype.beartype"):

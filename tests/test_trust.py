@@ -27,6 +27,7 @@ MODEL = {
     "nan.weight": np.full((20, 20), np.nan, np.float32),
 }
 TRUST = {"trust": True, "replicates": 50}
+RANDOM_MATRIX = dict.fromkeys(("mp_fit", "randomize", "detX", "vectors", "ranks", "deltas"), True)
 STATISTICS = [c.name for c in COLUMNS if c.path.startswith("measures.trust.")]
 
 
@@ -50,8 +51,9 @@ def test_every_statistic_has_a_value(analysis):
 
 def test_every_column_is_read_from_some_record(analysis):
     truncated = wwfunc.analyze(MODEL, layers=["heavy", "conv"], fit="TPL")
+    beside = wwfunc.analyze(MODEL, layers=["heavy"], **RANDOM_MATRIX)
     for column in COLUMNS:
-        rows = [record.row()[column.name] for a in (analysis, truncated) for record in a]
+        rows = [record.row()[column.name] for a in (analysis, truncated, beside) for record in a]
         known = column.name in ("part", "warning", "role", "block")  # not every model has them
         assert known or any(pd.notna(value) and value != "" for value in rows), column.name
 
@@ -206,13 +208,22 @@ def test_a_fault_in_one_layer_stays_there(monkeypatch):
     assert rows["conv"].status.startswith("success")
 
 
+def test_measure_of_the_inverse_is_not_calibrated():
+    W = np.random.default_rng(1).standard_normal((60, 40))
+    plain, inverse = (
+        wwfunc.measure(W, Options(**TRUST, inverse=inverse)).trust for inverse in (False, True)
+    )
+    assert np.isfinite(plain.p_random)
+    assert np.isnan(inverse.p_random)
+
+
 def test_measure_of_a_spectrum_is_not_calibrated():
     evals = pareto(np.random.default_rng(1), 100, 2.5)
     spectrum = wwfunc.esd(np.diag(np.sqrt(evals)))
     measures = wwfunc.measure(spectrum, Options(**TRUST))
     assert np.isnan(measures.trust.p_random)
     assert np.isfinite(measures.trust.goodness.p_value)
-    with pytest.raises(wwfunc.InputError, match="windows"):
+    with pytest.raises(wwfunc.InputError, match="farms=True takes a matrix"):
         wwfunc.measure(spectrum, Options(farms=True))
 
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from wwfunc.analysis import Analysis, load_analysis
     from wwfunc.checkpoint import Checkpoint, TensorHint
+    from wwfunc.convolution import conv_esd
+    from wwfunc.crosslayer import intra
     from wwfunc.errors import (
         AnalysisFileError,
         CheckpointError,
@@ -28,28 +30,45 @@ if TYPE_CHECKING:
     from wwfunc.fits.submatrices import FarmsFit, farms
     from wwfunc.fits.truncated import TruncatedPowerLawFit, fit_tpl
     from wwfunc.layers.coverage import Coverage
-    from wwfunc.measures import Measures, measure
+    from wwfunc.levels import Spacings, spacings
+    from wwfunc.measures import Measures
+    from wwfunc.onelayer import measure
     from wwfunc.opening import load
     from wwfunc.options import Options
     from wwfunc.pipeline import analyze, describe
+    from wwfunc.randommatrix.gaussianranks import random_ranks
+    from wwfunc.randommatrix.marchenkopastur import MPFit, bulk_edges, mp_density, mp_fit
+    from wwfunc.randommatrix.randomised import Randomized
+    from wwfunc.randommatrix.randomvectors import RandomVector, random_vector
+    from wwfunc.randommatrix.shuffling import random_esd, shuffled
+    from wwfunc.randommatrix.tracelog import ERG, erg
+    from wwfunc.randommatrix.traps import Trap, Traps, analyze_traps
     from wwfunc.records import LayerRecord
+    from wwfunc.saving import save
+    from wwfunc.softranks import Ranks, ranks
     from wwfunc.spectrum import ESD, esd
     from wwfunc.status import Status
+    from wwfunc.transforms.handles import Change, changes
+    from wwfunc.transforms.models import sharpen, smooth
+    from wwfunc.transforms.sharpening import Sharpened, remove_traps
     from wwfunc.trust.alternatives import Alternatives, LikelihoodRatio, compare_alternatives
     from wwfunc.trust.bootstrapping import Bootstrap, bootstrap
     from wwfunc.trust.goodness import GoodnessOfFit, goodness_of_fit
     from wwfunc.trust.null import NullAlphas, null_alphas, p_random, random_fits
-    from wwfunc.trust.randomspectra import random_esd
+    from wwfunc.trust.randomspectra import gaussian_esd
     from wwfunc.trust.statistics import Trust
+    from wwfunc.vectors import Localization, VectorMetrics, vector_metrics
 
 _HOMES = {
     "Alternatives": "trust.alternatives",
     "Analysis": "analysis",
     "AnalysisFileError": "errors",
     "Bootstrap": "trust.bootstrapping",
+    "Change": "transforms.handles",
     "Checkpoint": "checkpoint",
     "CheckpointError": "errors",
     "Coverage": "layers.coverage",
+    "ERG": "randommatrix.tracelog",
     "ESD": "spectrum",
     "FarmsFit": "fits.submatrices",
     "GoodnessOfFit": "trust.goodness",
@@ -58,44 +77,75 @@ _HOMES = {
     "InputError": "errors",
     "LayerRecord": "records",
     "LikelihoodRatio": "trust.alternatives",
+    "Localization": "vectors",
+    "MPFit": "randommatrix.marchenkopastur",
     "Measures": "measures",
     "MissingExtraError": "errors",
     "NullAlphas": "trust.null",
     "OptionError": "errors",
     "Options": "options",
     "PowerLawFit": "fits.powerlaw",
+    "RandomVector": "randommatrix.randomvectors",
+    "Randomized": "randommatrix.randomised",
+    "Ranks": "softranks",
     "SelectionError": "errors",
+    "Sharpened": "transforms.sharpening",
+    "Spacings": "levels",
     "Status": "status",
     "TensorHint": "checkpoint",
+    "Trap": "randommatrix.traps",
+    "Traps": "randommatrix.traps",
     "TruncatedPowerLawFit": "fits.truncated",
     "Trust": "trust.statistics",
+    "VectorMetrics": "vectors",
     "WwfuncError": "errors",
     "analyze": "pipeline",
+    "analyze_traps": "randommatrix.traps",
     "bootstrap": "trust.bootstrapping",
+    "bulk_edges": "randommatrix.marchenkopastur",
+    "changes": "transforms.handles",
     "compare_alternatives": "trust.alternatives",
+    "conv_esd": "convolution",
     "describe": "pipeline",
+    "erg": "randommatrix.tracelog",
     "esd": "spectrum",
     "farms": "fits.submatrices",
     "fit_pl": "fits.powerlaw",
     "fit_tpl": "fits.truncated",
+    "gaussian_esd": "trust.randomspectra",
     "goodness_of_fit": "trust.goodness",
     "hill": "fits.hillestimator",
     "hill_curve": "fits.hillestimator",
+    "intra": "crosslayer",
     "load": "opening",
     "load_analysis": "analysis",
-    "measure": "measures",
+    "measure": "onelayer",
+    "mp_density": "randommatrix.marchenkopastur",
+    "mp_fit": "randommatrix.marchenkopastur",
     "null_alphas": "trust.null",
     "p_random": "trust.null",
-    "random_esd": "trust.randomspectra",
+    "random_esd": "randommatrix.shuffling",
     "random_fits": "trust.null",
+    "random_ranks": "randommatrix.gaussianranks",
+    "random_vector": "randommatrix.randomvectors",
+    "ranks": "softranks",
+    "remove_traps": "transforms.sharpening",
+    "save": "saving",
+    "sharpen": "transforms.models",
+    "shuffled": "randommatrix.shuffling",
+    "smooth": "transforms.models",
+    "spacings": "levels",
+    "vector_metrics": "vectors",
 }
 
 __all__ = [
+    "ERG",
     "ESD",
     "Alternatives",
     "Analysis",
     "AnalysisFileError",
     "Bootstrap",
+    "Change",
     "Checkpoint",
     "CheckpointError",
     "Coverage",
@@ -106,36 +156,65 @@ __all__ = [
     "InputError",
     "LayerRecord",
     "LikelihoodRatio",
+    "Localization",
+    "MPFit",
     "Measures",
     "MissingExtraError",
     "NullAlphas",
     "OptionError",
     "Options",
     "PowerLawFit",
+    "RandomVector",
+    "Randomized",
+    "Ranks",
     "SelectionError",
+    "Sharpened",
+    "Spacings",
     "Status",
     "TensorHint",
+    "Trap",
+    "Traps",
     "TruncatedPowerLawFit",
     "Trust",
+    "VectorMetrics",
     "WwfuncError",
     "analyze",
+    "analyze_traps",
     "bootstrap",
+    "bulk_edges",
+    "changes",
     "compare_alternatives",
+    "conv_esd",
     "describe",
+    "erg",
     "esd",
     "farms",
     "fit_pl",
     "fit_tpl",
+    "gaussian_esd",
     "goodness_of_fit",
     "hill",
     "hill_curve",
+    "intra",
     "load",
     "load_analysis",
     "measure",
+    "mp_density",
+    "mp_fit",
     "null_alphas",
     "p_random",
     "random_esd",
     "random_fits",
+    "random_ranks",
+    "random_vector",
+    "ranks",
+    "remove_traps",
+    "save",
+    "sharpen",
+    "shuffled",
+    "smooth",
+    "spacings",
+    "vector_metrics",
 ]
 
 

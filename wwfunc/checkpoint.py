@@ -66,7 +66,9 @@ class ArrayHandle:
     def key(self) -> Hashable:
         if isinstance(self.array, np.ndarray):
             start = self.array.__array_interface__["data"][0]
-            return start, self.array.shape, self.array.strides, self.array.dtype.str
+            # The string alone is one for many types of ml_dtypes, the name for both byte orders.
+            kind = self.array.dtype.str, self.array.dtype.name
+            return start, self.array.shape, self.array.strides, kind
         return id(self.array)
 
     def read(self, rows: slice = slice(None)) -> np.ndarray:

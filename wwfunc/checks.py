@@ -11,6 +11,7 @@ from wwfunc.errors import OptionError
 
 MOST_CLIPPED = 2**31 - 1
 MOST_SEEDS = 2**31
+DEFAULT_GRID = 32
 FEWEST_REPLICATES = 19
 
 Check = Callable[[str, Any], Any]
@@ -20,13 +21,14 @@ Selector = int | str
 def selectors(name: str, layers: Any) -> tuple[Selector, ...]:
     """Names and layer ids, one or several."""
     single = isinstance(layers, (str, bytes, Integral)) or not isinstance(layers, Iterable | None)
-    return tuple(selector(name, item) for item in ((layers,) if single else layers or ()))
+    several = () if layers is None else layers
+    return tuple(selector(name, item) for item in ((layers,) if single else several))
 
 
 def selector(name: str, item: Any) -> Selector:
     """A name or a layer id."""
     if isinstance(item, str) and item:
-        return item
+        return str(item)  # NumPy's texts print themselves as such
     if is_number(Integral, item) and item:
         return int(item)
     raise OptionError(f"{name}= takes names and layer ids (negative ones leave out), not {item!r}")
@@ -61,6 +63,13 @@ def aspect(name: str, value: Any) -> float:
     if not 1 <= as_float(value) < math.inf:
         raise OptionError(f"{name} is a number from 1, not {value!r}")
     return float(value)
+
+
+def grid(name: str, value: Any) -> int | None:
+    """The side of a grid; True stands for WeightWatcher's."""
+    if value is None or isinstance(value, bool):
+        return DEFAULT_GRID if value else None
+    return count(name, value)
 
 
 def seed(name: str, value: Any) -> int:

@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import os
 import threading
-import zlib
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import jax
+import numpy as np
+from jaxtyping import Float
 from threadpoolctl import threadpool_limits
 
-from wwfunc import host, spectra
+from wwfunc import host, spectra, vectors
 from wwfunc.errors import OptionError
+from wwfunc.extras import bulks_of, extras_of, shape_of, vectors_of, wanted
 from wwfunc.fits.submatrices import FarmsFit, count_windows, farms_of, window_sides
 from wwfunc.fits.tail import limits_of
+from wwfunc.keys import layer_key
 from wwfunc.layers.layer import Layer, Task
 from wwfunc.measures import Measures, measure_esd
 from wwfunc.options import Options
+from wwfunc.pytrees import Array
+from wwfunc.randommatrix.marchenkopastur import MPFit, fit_bulk
+from wwfunc.randommatrix.randomvectors import random_vector
+from wwfunc.randommatrix.shuffling import Shuffles
+from wwfunc.randommatrix.slices import Slices, together
 from wwfunc.records import LayerRecord
 from wwfunc.spectra import Spectrum
 from wwfunc.spectrum import ESD
@@ -155,44 +164,103 @@ def _cost(task: Task) -> int:
 
 
 def _record(spectrum: Spectrum, options: Options) -> LayerRecord:
+    layer = spectrum.task.layer
     if spectrum.esd is None:
-        return LayerRecord(layer=spectrum.layer, status=spectrum.failure, measures=None)
+        return LayerRecord(layer=layer, status=spectrum.failure, measures=None)
     try:
-        measures = _measure(spectrum.layer, spectrum.esd, spectrum.windows, options)
+        measures = _measure(spectrum, spectrum.esd, options)
     except Exception as cause:  # as for spectra: other rows are not lost to the fault of one
         failure = f"failed: {type(cause).__name__}: {cause}"
-        return LayerRecord(layer=spectrum.layer, status=failure, measures=None)
+        return LayerRecord(layer=layer, status=failure, measures=None)
     codes = int(measures.fit.status), int(measures.scale.status)
-    known = Status.NOT_FINITE not in codes  # without a spectrum not even a rank is known
-    return LayerRecord(
-        layer=spectrum.layer, status=sentence(*codes), measures=measures if known else None
-    )
+    if Status.NOT_FINITE in codes:  # without a spectrum not even a rank is known
+        return LayerRecord(layer=layer, status=sentence(*codes), measures=None)
+    status = "; ".join([sentence(*codes), *_failures(measures, codes)])
+    return LayerRecord(layer=layer, status=status, measures=measures)
 
 
-def _measure(layer: Layer, own: ESD, windows: ESD | None, options: Options) -> Measures:
+def _failures(measures: Measures, known: tuple[int, ...]) -> Iterator[str]:
+    """Parts that failed while others did not, and why."""
+    for option, part in {"mp_fit": "mp", "randomize": "rand_mp", "detX": "erg"}.items():
+        found = getattr(measures, part)
+        if found is not None and (code := Status(int(found.status))).failed and code not in known:
+            yield f"{option} {code.sentence}"
+
+
+def _measure(spectrum: Spectrum, own: ESD, options: Options) -> Measures:
     """Everything that follows from the spectrum, by the programs of its bucket."""
-    limits = limits_of(options)
     with jax.enable_x64(True):
         smallest = SMALLEST_TRUSTED_BUCKET if options.trust else SMALLEST_BUCKET
         padded = host.padded(own, bucket(own.evals.size, smallest))
         quick = options.fit == "PL" and engine(options) == "host"
         program = _measure_once if quick else measure_esd
-        measures = program(padded, limits, method=options.method)
-        extras: dict[str, Trust | FarmsFit] = {}
+        measures = program(padded, limits_of(options), method=options.method)
+        extras = _extras(spectrum, measures, padded, options)
         if options.trust:
-            shape = (layer.rf, layer.N, layer.M)
-            extras["trust"] = trust_of(
-                padded,
-                measures.fit,
-                layer_key(layer, options.seed),
-                limits,
-                null_quantiles(*shape, limits, options.method),
-                options.method,
-                replicates=options.replicates,
-            )
-        if windows is not None:
-            extras["farms"] = _farms(layer, windows, options)
-        return replace(jax.device_get(replace(measures, **extras)), esd=own)
+            extras["trust"] = _trust(spectrum.task, measures, options)
+        if spectrum.windows is not None:
+            extras["farms"] = _farms(spectrum.task.layer, spectrum.windows, options)
+        measured: Measures = jax.device_get(replace(measures, **extras))
+    return replace(measured, esd=host.unpadded(measured.esd) if options.inverse else own)
+
+
+def _extras(
+    spectrum: Spectrum, measures: Measures, padded: ESD, options: Options
+) -> dict[str, Any]:
+    """The parts that the options ask for; those about matrices not of an operator on a grid."""
+    asked, task, slices = wanted(options), spectrum.task, spectrum.slices
+    found: dict[str, Any] = {}
+    shuffles = spectrum.shuffles and _padded(spectrum.shuffles, padded.evals.size)
+    shape = None if task.grid else shape_of(task.layer.N, task.layer.M, task.layer.rf)
+    if asked is not None:
+        shuffled = shuffles and (shuffles.first, shuffles.every)
+        found |= extras_of(padded, measures.fit, shuffled, shape, asked)
+    if shape is not None:
+        found |= bulks_of(padded, slices, shuffles, shape, options.mp_method, _fit_slices)
+    if spectrum.localization is not None:
+        localization = vectors.padded(spectrum.localization, padded.evals.size)
+        found["vectors"] = vectors_of(localization, measures.fit, options.inverse)
+        found["random_vector"] = random_vector(task.layer.M)
+    return found
+
+
+def _padded(shuffles: Shuffles, size: int) -> Shuffles:
+    every = host.padded(shuffles.every, max(size, bucket(shuffles.every.evals.size)))
+    return replace(shuffles, first=host.padded(shuffles.first, size), every=every)
+
+
+def _fit_slices(slices: Slices, pooled: ESD, tw: Float[Array, ""]) -> MPFit:
+    """`fit_slices` by one program for all numbers of slices."""
+    each = fit_each(slices, tw)
+    if len(slices.n) == 1 and slices.m[0] == slices.esd.evals.size:
+        return jax.tree.map(lambda leaf: leaf[0], each)  # nothing is left out: it is the layer's
+    return together(each, slices.n, slices.m, pooled)
+
+
+def fit_each(slices: Slices, tw: float | Float[Array, ""]) -> MPFit:
+    """The Marchenko-Pastur fits of slices, one after another."""
+    size = bucket(slices.esd.evals.shape[1])
+    fits = []
+    for index in range(len(slices.n)):
+        one = jax.tree.map(lambda leaf, index=index: leaf[index], slices)
+        fits.append(fit_bulk(host.padded(one.esd, size), one.n, one.m, 1, tw))
+    stacked: MPFit = jax.tree.map(lambda *leaves: np.stack(leaves), *jax.device_get(fits))
+    return stacked
+
+
+def _trust(task: Task, measures: Measures, options: Options) -> Trust:
+    limits, method = limits_of(options), options.method
+    known = not (task.grid or method.inverse)
+    shape = (task.layer.rf, task.layer.N, task.layer.M)
+    return trust_of(
+        measures.esd,
+        measures.fit,
+        layer_key(task.layer, options.seed),
+        limits,
+        null_quantiles(*shape, limits, method) if known else None,
+        method,
+        replicates=options.replicates,
+    )
 
 
 def _farms(layer: Layer, windows: ESD, options: Options) -> FarmsFit:
@@ -204,9 +272,3 @@ def _farms(layer: Layer, windows: ESD, options: Options) -> FarmsFit:
         threshold=options.threshold,
         ks=options.ks,
     )
-
-
-def layer_key(layer: Layer, seed: int) -> jax.Array:
-    """A random key of the layer's own: other layers, threads and their order do not change it."""
-    name = f"{layer.longname}\0{layer.part}".encode("utf-8", "surrogatepass")
-    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(name))

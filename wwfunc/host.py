@@ -7,6 +7,7 @@ computes the vectors too. Everything here is float64, whatever the weights are s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -76,6 +77,18 @@ def pooled(evals: np.ndarray, rows: int, scale: float = 1.0) -> ESD:
     return as_esd(spectrum, n=spectrum.size, floor=floor)
 
 
+def batched(evals: np.ndarray, rows: int, scale: float = 1.0) -> ESD:
+    """The spectrum of each slice times scale^2, with its own floor."""
+    if not len(evals):
+        return ESD(evals=evals, n=np.zeros(0, np.int32), floor=np.zeros(0))
+    spectra = [pooled(own, rows, scale) for own in evals]
+    return ESD(
+        evals=np.stack([own.evals for own in spectra]),
+        n=np.stack([own.n for own in spectra]),
+        floor=np.stack([own.floor for own in spectra]),
+    )
+
+
 def esd(stack: np.ndarray, scale: float = 1.0) -> ESD:
     """The spectrum of a stack (k, n, m), n >= m: see `wwfunc.spectrum.esd`."""
     evals = [eigenvalues(grams(stack[part])) for part in portions(len(stack), stack.shape[2])]
@@ -93,6 +106,11 @@ def padded(spectrum: ESD, size: int) -> ESD:
     evals = np.zeros(size)
     evals[size - spectrum.evals.size :] = spectrum.evals
     return as_esd(evals, n=int(spectrum.n), floor=float(spectrum.floor))
+
+
+def unpadded(spectrum: ESD) -> ESD:
+    """The same spectrum without the zeros in front."""
+    return replace(spectrum, evals=spectrum.evals[spectrum.evals.size - int(spectrum.n) :])
 
 
 def as_esd(evals: np.ndarray, *, n: int, floor: float) -> ESD:

@@ -8,9 +8,6 @@ import numpy as np
 
 from wwfunc.checkpoint import TensorHint
 
-CONV2D_SCALE = math.sqrt(0.5)
-"""WeightWatcher's `conv2d_norm` of the pooled slices of a two-dimensional convolution."""
-
 
 def unfold(tensor: np.ndarray, hint: TensorHint) -> np.ndarray:
     """A view of `tensor` as a stack (k, n, m), n >= m, where its memory allows a view.
@@ -33,11 +30,6 @@ def fold(stack: np.ndarray, shape: tuple[int, ...], hint: TensorHint) -> np.ndar
     rows, cols = _sides(shape, hint)
     oriented = stack if rows >= cols else stack.swapaxes(1, 2)
     return oriented.reshape([shape[axis] for axis in order]).transpose(np.argsort(order))
-
-
-def scale(hint: TensorHint) -> float:
-    """Factor on the pooled slices of a layer; 1 for all but two-dimensional convolutions."""
-    return CONV2D_SCALE if hint.kind == "conv2d" else 1.0
 
 
 def _slice_axes(ndim: int, hint: TensorHint) -> tuple[int, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import jax.numpy as jnp
 from jax.scipy.special import logsumexp
 from jaxtyping import Float, Int
@@ -58,6 +60,13 @@ def scale_metrics(esd: ESD) -> ScaleMetrics:
         weak_rank_loss=weak_rank_loss(esd),
         status=_status(esd),
     )
+
+
+def of_the_matrix(inverse: ScaleMetrics, esd: ESD) -> ScaleMetrics:
+    """Metrics of an inverted spectrum, but for what is asked about the weights themselves."""
+    own = ("sv_max", "sv_min", "matrix_rank", "rank_loss", "weak_rank_loss", "status")
+    metrics = scale_metrics(esd)
+    return replace(inverse, **{name: getattr(metrics, name) for name in own})
 
 
 def alpha_metrics(esd: ESD, fit: PowerLawFit | TruncatedPowerLawFit) -> AlphaMetrics:

@@ -17,6 +17,7 @@ PeakRange = Literal["intended", "weightwatcher"]
 Threshold = Literal["absolute", "relative"]
 SmallSample = Literal["corrected", "mle"]
 KS = Literal["one-sided", "two-sided"]
+MPMethod = Literal["tracy-widom", "kde"]
 Engine = Literal["auto", "host", "jax"]
 
 FITS: tuple[Fit, ...] = get_args(Fit)
@@ -25,6 +26,7 @@ PEAK_RANGES: tuple[PeakRange, ...] = get_args(PeakRange)
 THRESHOLDS: tuple[Threshold, ...] = get_args(Threshold)
 SMALL_SAMPLES: tuple[SmallSample, ...] = get_args(SmallSample)
 KS_DISTANCES: tuple[KS, ...] = get_args(KS)
+MP_METHODS: tuple[MPMethod, ...] = get_args(MPMethod)
 ENGINES: tuple[Engine, ...] = get_args(Engine)
 
 
@@ -40,6 +42,7 @@ class Method(NamedTuple):
     small_sample: SmallSample = "corrected"
     ks: KS = "one-sided"
     free_alpha: bool = False
+    inverse: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -97,6 +100,28 @@ class Options:
     """Longer side of a window over its smaller side, from 1."""
     farms_windows: int = 10
     """Windows along each side of the matrix."""
+    mp_fit: bool = False
+    """Fit a Marchenko-Pastur law to the bulk: sigma, edges, spikes, soft rank."""
+    mp_method: MPMethod = "tracy-widom"
+    """Take spikes away and average ("tracy-widom"), or WeightWatcher's fit of a density ("kde")."""
+    randomize: bool = False
+    """The same of the weights in random order, correlation traps among it."""
+    detX: bool = False
+    """The ERG (trace-log) condition: the tail whose determinant is 1."""
+    vectors: bool = False
+    """Localisation of the singular vectors, in the bulk and in the tail."""
+    ranks: bool = False
+    """Effective and energy ranks, each beside that of a random matrix."""
+    deltas: bool = False
+    """Level spacings."""
+    pool: bool = True
+    """The slices of a convolution together, or (False) a row for each."""
+    inverse: bool = False
+    """Fit 1 / lambda: the smallest eigenvalues."""
+    glorot_fix: bool = False
+    """Scale each layer as if it had been initialised with unit variance by Glorot's rule."""
+    conv2d_fft: int | None = None
+    """Take a convolution as one operator on a periodic grid of this side; True is 32."""
     engine: Engine = "auto"
     """Eigenvalues by LAPACK ("host"), by JAX's device ("jax"), or by what JAX runs on ("auto")."""
 
@@ -173,6 +198,17 @@ _CHECKS: dict[str, Check] = {
     "farms_rows": checks.or_none(checks.count),
     "farms_aspect": checks.aspect,
     "farms_windows": checks.count,
+    "mp_fit": checks.flag,
+    "mp_method": checks.one_of(*MP_METHODS),
+    "randomize": checks.flag,
+    "detX": checks.flag,
+    "vectors": checks.flag,
+    "ranks": checks.flag,
+    "deltas": checks.flag,
+    "pool": checks.flag,
+    "inverse": checks.flag,
+    "glorot_fix": checks.flag,
+    "conv2d_fft": checks.grid,
     "engine": checks.one_of(*ENGINES),
 }
 """One check for each option, which returns the plain Python value."""

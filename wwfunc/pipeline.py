@@ -6,6 +6,7 @@ import fnmatch
 import itertools
 import logging
 import math
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,9 @@ from wwfunc.checkpoint import Checkpoint, TensorHint
 from wwfunc.errors import OptionError
 from wwfunc.layers.coverage import Coverage, CoverageRow
 from wwfunc.layers.find import Finding, find
+from wwfunc.layers.layer import Task
 from wwfunc.layers.select import chosen, unfit
+from wwfunc.layers.views import views
 from wwfunc.options import Options, make_options
 from wwfunc.records import LayerRecord
 from wwfunc.sources import as_checkpoint
@@ -26,6 +29,8 @@ Progress = Callable[[int, int, str], None]
 
 NOT_SELECTED = "not selected by layers="
 NOT_MEASURED = "described, not measured"
+
+_BEST_FIRST = ("analysed", "described")
 
 
 def analyze(
@@ -80,15 +85,16 @@ def analyze(
     options = make_options(options, **changes)
     if progress is not None and not callable(progress):
         raise OptionError(f"progress= is called with (done, total, name), {progress!r} cannot be")
-    checkpoint, findings = _found(model, hints)
+    checkpoint, findings = found(model, hints)
     from wwfunc.execution import engine, measure_all  # JAX is imported once there is work for it
 
-    rows = _waiting(findings, options)
-    tasks = [f.task for f in findings if f.task and rows.get(f.tensor, ...) is None]
+    wanted = _wanted(findings, options)
+    rows = {task.layer.key: _unfit(task, options) for task in wanted}
+    tasks = [task for task in wanted if rows[task.layer.key] is None]
     done = itertools.count(1)
 
     def report(record: LayerRecord) -> None:
-        rows[record.layer.tensor] = record
+        rows[record.layer.key] = record
         if progress is not None:
             progress(next(done), len(tasks), record.layer.longname)
 
@@ -114,19 +120,19 @@ def describe(
     10
     """
     options = make_options(options, **changes)
-    checkpoint, findings = _found(model, hints)
-    rows = _waiting(findings, options)
-    for finding in findings:
-        if finding.layer and rows.get(finding.tensor, ...) is None:
-            rows[finding.tensor] = LayerRecord(
-                layer=finding.layer, status=NOT_MEASURED, measures=None
-            )
+    checkpoint, findings = found(model, hints)
+    rows: dict[tuple[str, str], LayerRecord | None] = {
+        task.layer.key: _unfit(task, options)
+        or LayerRecord(layer=task.layer, status=NOT_MEASURED, measures=None)
+        for task in _wanted(findings, options)
+    }
     return _gather(checkpoint, findings, rows, options, "none")
 
 
-def _found(
+def found(
     model: Any, hints: Mapping[str, TensorHint] | None
 ) -> tuple[Checkpoint, Sequence[Finding]]:
+    """What `analyze` takes as a checkpoint, and a finding for each of its tensors."""
     checkpoint = as_checkpoint(model)
     if hints is not None:
         _check_patterns(hints, checkpoint)
@@ -145,42 +151,46 @@ def _check_patterns(hints: Any, checkpoint: Checkpoint) -> None:
             raise OptionError(f"no tensor fits the pattern {pattern!r} in hints=")
 
 
-def _waiting(findings: Sequence[Finding], options: Options) -> dict[str, LayerRecord | None]:
-    """A row for each selected layer: None where it is to be measured, else why it is not."""
-    layers = [finding.layer for finding in findings if finding.layer]
-    wanted = chosen(layers, options.layers)
-    rows: dict[str, LayerRecord | None] = {}
-    for layer in layers:
-        if layer.tensor in wanted:
-            reason = unfit(layer, options)
-            rows[layer.tensor] = (
-                LayerRecord(layer=layer, status=reason, measures=None) if reason else None
-            )
-    return rows
+def _wanted(findings: Sequence[Finding], options: Options) -> list[Task]:
+    """What the options ask to measure: a task for each row."""
+    tasks = [finding.task for finding in findings if finding.task]
+    names = chosen([task.layer for task in tasks], options.layers)
+    return [view for task in tasks if task.layer.tensor in names for view in views(task, options)]
+
+
+def _unfit(task: Task, options: Options) -> LayerRecord | None:
+    """The row of a layer that is not to be measured."""
+    reason = unfit(task.layer, options)
+    return LayerRecord(layer=task.layer, status=reason, measures=None) if reason else None
 
 
 def _gather(
     checkpoint: Checkpoint,
     findings: Sequence[Finding],
-    rows: Mapping[str, LayerRecord | None],
+    rows: Mapping[tuple[str, str], LayerRecord | None],
     options: Options,
     engine: str,
 ) -> Analysis:
-    records = [rows[f.tensor] for f in findings if f.tensor in rows]
+    records = [record for record in rows.values() if record is not None]
+    by_tensor: defaultdict[str, list[LayerRecord]] = defaultdict(list)
+    for record in records:
+        by_tensor[record.layer.tensor].append(record)
     return Analysis.of(
-        records=[record for record in records if record is not None],
-        coverage=Coverage(_coverage_row(f, rows.get(f.tensor)) for f in findings),
+        records=records,
+        coverage=Coverage(_coverage_row(f, by_tensor[f.tensor]) for f in findings),
         options=options,
         source=checkpoint.source,
         engine=engine,
     )
 
 
-def _coverage_row(finding: Finding, record: LayerRecord | None) -> CoverageRow:
-    status = _coverage_status(record)
+def _coverage_row(finding: Finding, records: Sequence[LayerRecord]) -> CoverageRow:
+    """What became of a tensor: as much as of the row that went best."""
+    statuses = [_coverage_status(record) for record in records]
+    status = next((word for word in _BEST_FIRST if word in statuses), "skipped")
     reason = finding.reason
     if finding.layer and status != "analysed":
-        reason = record.status if record is not None else NOT_SELECTED
+        reason = records[0].status if records else NOT_SELECTED
     return CoverageRow(
         tensor=finding.tensor,
         shape=finding.handle.shape,
@@ -189,13 +199,11 @@ def _coverage_row(finding: Finding, record: LayerRecord | None) -> CoverageRow:
         status=status,
         rule=finding.rule,
         reason=reason,
-        longname=record.layer.longname if record is not None else "",
+        longname=records[0].layer.longname if records else "",
     )
 
 
-def _coverage_status(record: LayerRecord | None) -> str:
-    if record is None:
-        return "skipped"
+def _coverage_status(record: LayerRecord) -> str:
     if record.status == NOT_MEASURED:
         return "described"
     return "skipped" if record.measures is None else "analysed"

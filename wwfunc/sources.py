@@ -19,16 +19,17 @@ from wwfunc.opening import load
 logger = logging.getLogger("wwfunc")
 
 
-def as_checkpoint(model: Any) -> Checkpoint:
+def as_checkpoint(model: Any, *, whole: bool = False) -> Checkpoint:
     """`model` as a Checkpoint, without copying a tensor.
 
     Takes a Checkpoint; a path; a mapping from names to arrays, nested or not; a pytree of arrays
-    (Flax params, `nnx.State`, equinox); a PyTorch state dict or a module that has one.
+    (Flax params, `nnx.State`, equinox); a PyTorch state dict or a module that has one. Leaves that
+    are no arrays are left out with a warning.
 
     Raises
     ------
     InputError
-        If no named arrays are found in it.
+        If no named arrays are found in it; where `whole`, also if it holds a number or a text.
     """
     if isinstance(model, Checkpoint):
         return model
@@ -37,7 +38,7 @@ def as_checkpoint(model: Any) -> Checkpoint:
     state_dict = getattr(model, "state_dict", None)
     tree = state_dict() if callable(state_dict) and not isinstance(model, Mapping) else model
     tensors: dict[str, Handle] = {}
-    for name, handle in _named_handles(tree):
+    for name, handle in _named_handles(tree, whole):
         if name in tensors:
             raise InputError(f"two arrays have the name {name!r} once their keys are joined")
         tensors[name] = handle
@@ -49,14 +50,14 @@ def as_checkpoint(model: Any) -> Checkpoint:
     return Checkpoint(tensors)
 
 
-def _named_handles(tree: Any) -> Iterator[tuple[str, Handle]]:
+def _named_handles(tree: Any, whole: bool) -> Iterator[tuple[str, Handle]]:
     """(name, handle) of each array in a nested mapping, or in a pytree where JAX is needed."""
     if _is_array(tree):
         raise InputError("an array without a name: give a mapping, such as {'layer': array}")
     if _is_nested_mapping(tree):
         yield from _from_mapping(tree, ())
     else:
-        yield from _from_pytree(tree)
+        yield from _from_pytree(tree, whole)
 
 
 def _is_nested_mapping(tree: Any) -> bool:
@@ -76,16 +77,20 @@ def _from_mapping(tree: Mapping[Any, Any], path: tuple[str, ...]) -> Iterator[tu
             yield _named(here, leaf)
 
 
-def _from_pytree(tree: Any) -> Iterator[tuple[str, Handle]]:
+def _from_pytree(tree: Any, whole: bool) -> Iterator[tuple[str, Handle]]:
     import jax
 
     try:
         leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     except ValueError as cause:  # keys that cannot be sorted
         raise InputError(f"a {type(tree).__name__} is no pytree: {cause}") from None
-    others = [path for path, leaf in leaves if not _is_array(leaf)]
+    others = [(path, leaf) for path, leaf in leaves if not _is_array(leaf)]
+    names = ", ".join(".".join(_key_words(path)) for path, _ in others[:3])
+    if whole and not all(callable(leaf) for _, leaf in others):  # activations are no values
+        raise InputError(
+            f"{len(others)} leaves hold no array and would be lost: {names}; give arrays alone"
+        )
     if others:
-        names = ", ".join(".".join(_key_words(path)) for path in others[:3])
         logger.warning("%d leaves hold no array and are left out: %s ...", len(others), names)
     for path, leaf in leaves:
         if _is_array(leaf):
@@ -128,7 +133,7 @@ def _named(words: Iterable[str], leaf: Any) -> tuple[str, Handle]:
     if isinstance(leaf, np.ma.MaskedArray):
         raise InputError(f"{name!r} is a masked array: fill or drop what is masked")
     torch_name = _torch_name(leaf)
-    if torch_name and torch_name not in BY_TORCH_NAME and torch_name not in _QUANTISED:
+    if torch_name and torch_name not in _READABLE:
         raise InputError(f"the tensor {name!r} of {leaf.dtype} cannot be read")
     if not torch_name and not _holds_numbers(leaf):
         raise InputError(f"{name!r} is a {type(leaf).__name__}, which holds no array to read")
@@ -142,6 +147,8 @@ def _torch_name(leaf: Any) -> str:
 
 
 _QUANTISED = ("qint8", "quint8", "qint32")
+# A type of two elements a byte is one that torch itself can neither convert nor hand over.
+_READABLE = {*_QUANTISED, *(name for name, row in BY_TORCH_NAME.items() if row.bits >= 8)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,17 +176,21 @@ class TorchHandle:
         start = self.tensor.data_ptr() if strided else 0
         if not start:  # on the meta device there is no memory that could be shared
             return id(self.tensor)
-        return start, self.shape, tuple(self.tensor.stride()), self.dtype.name
+        lazy = self.tensor.is_conj(), self.tensor.is_neg()  # signs that are not in the memory yet
+        return start, self.shape, tuple(self.tensor.stride()), self.dtype.name, lazy
 
     def read(self, rows: slice = slice(None)) -> np.ndarray:
         part = self.tensor.detach()
+        if part.is_meta:
+            raise InputError("a tensor on the meta device has a shape and no numbers")
         if _torch_name(part) in _QUANTISED:
             part = part.dequantize()
         if str(part.layout) != "torch.strided":
             part = part.to_dense()
-        part = (part[rows] if self.shape else part).cpu()
-        if self.dtype.type.__module__ != "numpy":  # bf16 and fp8: through float32, which holds them
-            return np.asarray(part.float().numpy()).astype(self.dtype)
-        view = np.asarray(part.resolve_conj().numpy()).view()
+        part = (part[rows] if self.shape else part).cpu().resolve_conj().resolve_neg()
+        if self.dtype.type.__module__ != "numpy":  # bf16 and fp8: as integers of their width
+            torch = sys.modules["torch"]
+            part = part.view(torch.int16 if self.dtype.itemsize == 2 else torch.uint8)
+        view = np.asarray(part.numpy()).view(self.dtype)
         view.flags.writeable = False
         return view

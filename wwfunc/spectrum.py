@@ -81,6 +81,14 @@ def _esd(W: Float[Array, "*slices n m"], scale: Float[Array, ""]) -> ESD:
     return ESD(evals=evals, n=n, floor=evals[-1] * jnp.finfo(stack.dtype).eps * stack.shape[1])
 
 
+def pooled(each: ESD) -> ESD:
+    """One spectrum of a batch of spectra of one length, without padding."""
+    evals = jnp.sort(each.evals.ravel())
+    lost = ~jnp.isfinite(evals).all()
+    n = jnp.asarray(evals.size, jnp.int32)
+    return ESD(evals=jnp.where(lost, jnp.nan, evals), n=n, floor=jnp.max(each.floor))
+
+
 def as_esd(evals: ESD | Float[ArrayLike, " n"]) -> ESD:
     """Eigenvalues in any order as an `ESD` without a rounding floor; an `ESD` as it is."""
     if isinstance(evals, ESD):
@@ -95,6 +103,22 @@ def scaled(esd: ESD, scale: Float[ArrayLike, ""]) -> ESD:
     """The ESD of scale W, given that of W."""
     squared = (real_numbers(scale, "scale") ** 2).astype(esd.evals.dtype)
     return ESD(evals=esd.evals * squared, n=esd.n, floor=esd.floor * squared)
+
+
+@jax.jit
+def inverted(esd: ESD) -> ESD:
+    """The ESD of the (pseudo-)inverse: 1 / lambda of the eigenvalues that rounding resolves.
+
+    Its floor is zero: what is not resolved is infinitely large there, and left out.
+    """
+    resolved = (esd.evals > esd.floor) | ~in_range(esd)
+    inverse = jnp.where(resolved, 1.0 / jnp.where(resolved, esd.evals, 1.0), 0.0)
+    evals = jnp.where(in_range(esd), jnp.sort(inverse), jnp.nan)
+    return ESD(
+        evals=evals,
+        n=jnp.sum(resolved, dtype=jnp.int32),
+        floor=jnp.zeros_like(esd.floor),
+    )
 
 
 def in_range(esd: ESD) -> Bool[Array, ""]:

@@ -45,6 +45,9 @@ class Status(IntEnum):
     )
     NO_START = 105, "failed: no eigenvalue lies where xmin is looked for"
     NOT_CONVERGED = 106, "failed: the search for the truncated power law did not converge"
+    NO_BULK = 107, "failed: no Marchenko-Pastur law overlaps with the smoothed spectrum"
+    NULL_SPACE = 109, "failed: more eigenvalues are zero up to rounding than noise would have"
+    NO_TRACE_LOG = 108, "failed: the product of the eigenvalues that rounding resolves is over one"
     NO_TAIL = 103, "failed: the eigenvalues to fit are all equal"
 
     @property

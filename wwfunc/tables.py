@@ -11,7 +11,7 @@ from pathlib import Path
 from wwfunc.analysis import Analysis
 from wwfunc.columns import COLUMNS
 from wwfunc.errors import MissingExtraError, OptionError
-from wwfunc.files import write_atomically
+from wwfunc.files import output_path, write_atomically
 
 
 def write_table(analysis: Analysis, path: str | Path) -> None:
@@ -24,21 +24,18 @@ def write_table(analysis: Analysis, path: str | Path) -> None:
     MissingExtraError
         If .parquet is asked for and pyarrow is not installed.
     """
-    path = Path(path)
-    check_writable(path)
+    path = check_writable(path)
     _WRITERS[path.suffix.lower()](analysis, path)
 
 
-def check_writable(path: Path) -> None:
+def check_writable(path: str | Path) -> Path:
     """Raise what `write_table` would raise for this path, before there is an analysis."""
+    path = output_path(path)
     if path.suffix.lower() not in _WRITERS:
         raise OptionError(f"{path}: the suffix is one of {', '.join(_WRITERS)}")
-    if path.is_dir():
-        raise OptionError(f"{path}: a folder, not a file to write")
-    if not path.parent.is_dir():
-        raise OptionError(f"{path}: no folder {path.parent}")
     if path.suffix.lower() == ".parquet" and importlib.util.find_spec("pyarrow") is None:
         raise MissingExtraError("writing .parquet needs pyarrow: pip install 'wwfunc[parquet]'")
+    return path
 
 
 def _write_csv(analysis: Analysis, path: Path) -> None:

@@ -23,7 +23,22 @@ MEASURED = {"alpha": 0, "D": 90, "num_pl_spikes": 100, "stable_rank": 120, "log_
 """Columns of numbers, each with the width of the terminal from which on it is shown."""
 TRUSTED = {"alpha": 0, "num_pl_spikes": 90, "p_value": 100, "p_random": 100}
 """The same where trust was asked for: the verdict needs the room."""
+ASKED = {
+    "farms": "farms_alpha",
+    "mp_fit": "num_spikes",
+    "randomize": "num_traps",
+    "detX": "ERG_gap",
+    "ranks": "effective_rank",
+    "deltas": "spacing_ratio",
+}
+"""Options with the column that is shown where they are asked for."""
+MOST_SHOWN = 6
+"""More columns of numbers are shown only where they are asked for."""
 KIND_WIDTH = 100
+LEAST_NAME, LEAST_LABEL = 18, 14
+"""Columns of numbers leave so much room for the name of a layer and for its label."""
+GAP = 3
+"""Between two columns."""
 
 
 def console() -> Console:
@@ -55,15 +70,41 @@ def analysis_table(analysis: Analysis, width: int) -> Table:
     if analysis.options.fit != "PL":
         wanted = {name: least for name, least in wanted.items() if not name.startswith("p_")}
         wanted["Lambda"] = 0
-    if analysis.options.farms:
-        wanted["farms_alpha"] = 0
-    shown = [name for name, least in wanted.items() if width >= least]
+    options = analysis.options
+    wanted |= {name: 0 for flag, name in ASKED.items() if getattr(options, flag)}
+    asked = [name for name, least in wanted.items() if not least]
+    room = max(0, MOST_SHOWN - len(asked))
+    optional = [name for name, least in wanted.items() if 0 < least <= width][:room]
+    fit = _fitting(analysis, width, [*asked, *optional])
+    shown = [name for name in wanted if name in fit]
     table = _table(analysis, width, *shown)
     table.add_column("verdict" if analysis.options.trust else "label", overflow="fold")
+    hidden = [name for name in asked if name not in fit]
+    if hidden:
+        table.caption = f"no room for {', '.join(hidden)}: --output writes every column"
+        table.caption_justify = "left"
     for record in analysis.records:
         numbers = [_number(getattr(record, name)) for name in shown]
         table.add_row(*_identity(record, width), *numbers, _safe(label(record)))
     return table
+
+
+def _fitting(analysis: Analysis, width: int, names: list[str]) -> set[str]:
+    """Those of the columns, the first ones first, beside which a layer keeps its name."""
+    kind = ["kind"] if width >= KIND_WIDTH else []
+    rows = [["id", "layer", *kind, "N x M", "label"]]
+    rows += [[*_identity(record, width), label(record)] for record in analysis.records]
+    number, longname, *others, words = (max(map(len, cells)) for cells in zip(*rows, strict=True))
+    taken = number + min(longname, LEAST_NAME) + sum(others) + min(words, LEAST_LABEL)
+    taken += GAP * (len(others) + 3)
+    fit = set(names[:1])
+    for name in names:
+        cells = (_number(getattr(record, name)) for record in analysis.records)
+        needed = GAP + max(map(len, (name, *cells)))
+        if taken + needed <= width or name in fit:
+            fit.add(name)
+            taken += needed
+    return fit
 
 
 def description_table(analysis: Analysis, width: int) -> Table:
@@ -134,8 +175,9 @@ def _table(analysis: Analysis, width: int, *numbers: str) -> Table:
 def _identity(record: LayerRecord, width: int) -> list[str]:
     layer = record.layer
     kind = [layer.kind] if width >= KIND_WIDTH else []
+    name = f"{layer.longname} [{layer.part}]" if layer.part else layer.longname
     size = f"{layer.N} x {layer.M}" + (f" x {layer.rf}" if layer.rf > 1 else "")
-    return [str(layer.layer_id), _safe(layer.longname), *kind, size]
+    return [str(layer.layer_id), _safe(name), *kind, size]
 
 
 def _safe(text: str) -> str:

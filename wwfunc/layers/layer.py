@@ -36,14 +36,26 @@ class Layer:
         return "dense" if self.kind == "embedding" else self.kind
 
     @property
+    def key(self) -> tuple[str, str]:
+        """What tells a row from all others: its tensor and the part of it."""
+        return self.tensor, self.part
+
+    @property
     def num_evals(self) -> int:
         return self.rf * self.M
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """A layer, where its tensor is read, and which of the tensor's axes are rows and columns."""
+    """A layer, where its tensor is read, and which of its matrices are measured."""
 
     layer: Layer
     handle: Handle
     hint: TensorHint
+    """Which axes are rows and columns."""
+    scale: float = 1.0
+    """Factor on the matrices."""
+    index: int | None = None
+    """One slice alone; None takes all."""
+    grid: int | None = None
+    """Side of the grid on which a convolution is taken as one operator; None takes its slices."""

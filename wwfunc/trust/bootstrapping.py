@@ -12,6 +12,7 @@ from jaxtyping import ArrayLike, Float, Int
 from wwfunc.errors import OptionError
 from wwfunc.fits.powerlaw import fit_limited
 from wwfunc.fits.tail import Limits
+from wwfunc.keys import check_key
 from wwfunc.options import Method, Options
 from wwfunc.precision import verb
 from wwfunc.pytrees import Array, record
@@ -19,7 +20,6 @@ from wwfunc.spectrum import ESD, as_esd
 from wwfunc.status import FIRST_FAILURE
 from wwfunc.trust.resampling import (
     asked_to_resample,
-    check_key,
     drawn,
     eigenvalues_at,
     uniform_ranks,

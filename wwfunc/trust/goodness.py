@@ -12,13 +12,13 @@ from jaxtyping import ArrayLike, Float, Int
 
 from wwfunc.fits.powerlaw import PowerLawFit, fit_limited
 from wwfunc.fits.tail import Limits, tail_of
+from wwfunc.keys import check_key
 from wwfunc.options import Method, Options
 from wwfunc.precision import verb
 from wwfunc.pytrees import Array, record
 from wwfunc.spectrum import ESD, as_esd
 from wwfunc.trust.resampling import (
     asked_to_resample,
-    check_key,
     drawn,
     eigenvalues_at,
     uniform_ranks,

@@ -19,7 +19,7 @@ from wwfunc.pytrees import Array
 from wwfunc.spectrum import ESD, esd
 
 
-def random_esd(key: Array | UInt32[Array, 2], n: int, m: int) -> ESD:
+def gaussian_esd(key: Array | UInt32[Array, 2], n: int, m: int) -> ESD:
     r"""Draw the ESD of a Gaussian random matrix.
 
     .. math:: \lambda_i = \sigma_i(W)^2, \quad W_{jk} \sim N(0, 1 / \max(n, m))
@@ -57,17 +57,17 @@ def random_esd(key: Array | UInt32[Array, 2], n: int, m: int) -> ESD:
     --------
     >>> import jax, wwfunc.trust.randomspectra as rs
     >>> keys = jax.random.split(jax.random.key(0), 5)
-    >>> jax.vmap(lambda key: rs.random_esd(key, 300, 40))(keys).evals.shape
+    >>> jax.vmap(lambda key: rs.gaussian_esd(key, 300, 40))(keys).evals.shape
     (5, 40)
     """
     for name, side in (("n", n), ("m", m)):
         if isinstance(side, bool) or not isinstance(side, int | np.integer) or side < 1:
             raise InputError(f"{name} is a whole number from 1, not {side!r}")
-    return _random_esd(key, max(int(n), int(m)), min(int(n), int(m)))
+    return _gaussian_esd(key, max(int(n), int(m)), min(int(n), int(m)))
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
-def _random_esd(key: Array, n: int, m: int) -> ESD:
+def _gaussian_esd(key: Array, n: int, m: int) -> ESD:
     freedom = jnp.concatenate([n - jnp.arange(m), jnp.arange(m - 1, 0, -1)]).astype(float)
     entries = jnp.sqrt(jax.random.chisquare(key, freedom) / n)
     factor = jnp.diag(entries[:m]) + (jnp.diag(entries[m:], -1) if m > 1 else 0.0)
@@ -81,7 +81,7 @@ def random_evals(
 ) -> Float[np.ndarray, "count evals"]:
     """Ascending spectra of `count` layers of `rf` Gaussian (N, M) slices each, N >= M, in float64.
 
-    As `random_esd`, on the host: the tridiagonal B B^T goes to LAPACK as it is, O(M^2) a slice.
+    As `gaussian_esd`, on the host: the tridiagonal B B^T goes to LAPACK as it is, O(M^2) a slice.
     """
     diagonal = rng.chisquare(N - np.arange(M), (count, rf, M))
     subdiagonal = rng.chisquare(np.arange(M - 1, 0, -1), (count, rf, M - 1))

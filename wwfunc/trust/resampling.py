@@ -1,4 +1,4 @@
-"""What resampled spectra are drawn from: a checked key and sorted uniform numbers."""
+"""What resampled spectra are drawn from: sorted uniform numbers, and what was asked."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int
 
-from wwfunc.errors import InputError, OptionError
+from wwfunc.errors import OptionError
 from wwfunc.fits.tail import Limits, asked
 from wwfunc.options import Method, Options, make_options
 from wwfunc.pytrees import Array
@@ -43,24 +43,6 @@ def drawn(esd: ESD, draws: Float[Array, " size"]) -> ESD:
     size = esd.evals.size
     padding = jnp.arange(size) < size - esd.n
     return dataclasses.replace(esd, evals=jnp.where(padding, 0.0, draws))
-
-
-def check_key(key: Any) -> Array:
-    """A random key of JAX's, of the new style or the old.
-
-    Raises
-    ------
-    InputError
-        If it is no key, or more than one.
-    """
-    if isinstance(key, Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and not key.ndim:
-        return key
-    try:
-        return jax.random.wrap_key_data(jnp.asarray(key))
-    except (TypeError, ValueError):
-        shape = f" of shape {key.shape}" if hasattr(key, "shape") else ""
-        kind = f"{key.dtype} array{shape}" if hasattr(key, "dtype") else repr(key)
-        raise InputError(f"key is one random key, as jax.random.key(0) is, not {kind}") from None
 
 
 def asked_to_resample(

@@ -1,0 +1,1 @@
+"""Changes of weights: what is kept, and what is taken out."""
