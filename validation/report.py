@@ -12,7 +12,15 @@ from typing import cast
 from validation.finding import Finding
 from wwfunc.provenance import versions
 
-CAMPAIGNS = ("truncated", "alternatives", "resampling", "null", "submatrices")
+CAMPAIGNS = (
+    "truncated",
+    "alternatives",
+    "resampling",
+    "null",
+    "submatrices",
+    "marchenkopastur",
+    "traps",
+)
 """Modules of this package, in the order of the page."""
 
 HEAD = """# Validation
