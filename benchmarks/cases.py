@@ -29,6 +29,9 @@ class Case:
     """What bounds us where we fall short."""
 
 
+RANDOM = ("mp_fit", "randomize", "detX")
+RANDOM_FLAGS = ("--mp-fit", "--randomize", "--detX")
+
 TPL_LAYERS = ("encoder.layer.0.attention.self.key", "encoder.layer.0.output.dense")
 
 
@@ -64,6 +67,23 @@ def all_cases(peer: str, minilm: Path, layer: Path) -> tuple[Case, ...]:
             limit="LAPACK's reduction to tridiagonal form, bound by memory, takes half of the "
             "process and longer than the whole bound would allow beside imports, the Gram matrix "
             "and one compilation; compiling meanwhile would break the bound on memory",
+        ),
+        Case(
+            name="MiniLM with mp_fit, randomize and detX, warm",
+            timer=worker,
+            ours=_ours("benchmarks.ours", minilm, *RANDOM),
+            peer=(peer, "-m", "benchmarks.worker", "benchmarks.peer", str(minilm), *RANDOM),
+            runs=3,
+            speed=20.0,
+        ),
+        Case(
+            name="MiniLM with mp_fit, randomize and detX, cold: the whole process",
+            timer=whole_process,
+            ours=(sys.executable, "-m", "wwfunc", "analyze", str(minilm), *RANDOM_FLAGS),
+            peer=(peer, "-m", "benchmarks.peer", str(minilm), *RANDOM),
+            runs=3,
+            discarded=0,
+            speed=8.0,
         ),
         *(_truncated(peer, minilm, layer) for layer in TPL_LAYERS),
         Case(

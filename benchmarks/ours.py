@@ -5,10 +5,10 @@ from collections.abc import Callable
 import wwfunc
 
 
-def prepare(path: str) -> Callable[[], int]:
-    """Load a checkpoint and return a function that analyses it by default."""
-    checkpoint = wwfunc.load(path)
-    return lambda: measured(wwfunc.analyze(checkpoint))
+def prepare(path: str, *switched_on: str) -> Callable[[], int]:
+    """Load a checkpoint and return a function that analyses it, with options switched on."""
+    checkpoint, options = wwfunc.load(path), dict.fromkeys(switched_on, True)
+    return lambda: measured(wwfunc.analyze(checkpoint, **options))
 
 
 def measured(analysis: wwfunc.Analysis) -> int:
