@@ -9,6 +9,7 @@ import tracemalloc
 import ml_dtypes
 import numpy as np
 import pytest
+import safetensors
 from files import ELEMENTS, random_array
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
@@ -76,9 +77,12 @@ def test_the_safetensors_package_reads_what_is_written(tmp_path):
     }
     with safe_open(tmp_path / "x.safetensors", "np") as file:
         assert file.metadata() == {"a": "b"}
-    save(Checkpoint(zoo()), tmp_path / "zoo.safetensors")
+    early = int(safetensors.__version__.split(".")[1]) < 6
+    new = ("F4", "F8_E8M0", "FNUZ", "C64") if early else ()  # types that releases before 0.6 lack
+    known = {name: array for name, array in zoo().items() if not any(t in name for t in new)}
+    save(Checkpoint(known), tmp_path / "zoo.safetensors")
     with safe_open(tmp_path / "zoo.safetensors", "np") as file:
-        assert set(file.keys()) == set(zoo()), "it checks offsets and sizes of all types"
+        assert set(file.keys()) == set(known), "it checks offsets and sizes of all types"
 
 
 def test_a_file_is_copied_bit_by_bit_and_the_input_stays(digits_path, tmp_path):
