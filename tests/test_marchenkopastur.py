@@ -1,4 +1,4 @@
-"""The Marchenko-Pastur fit: planted noise and spikes, laws, WeightWatcher's numbers, odd input."""
+"""The Marchenko-Pastur fit: planted noise and spikes, laws, WeightWatcher's numbers."""
 
 from __future__ import annotations
 
@@ -12,20 +12,17 @@ import pytest
 from conftest import REPOSITORY
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.integrate import quad
+from noise import SEED, fitted, layer, spectrum
 from scipy.optimize import brentq
 
-import wwfunc
 from wwfunc import ESD, Status, host
-from wwfunc.randommatrix import noisefit
-from wwfunc.randommatrix.marchenkopastur import MPFit, bulk_edges, fit_bulk, mp_density, mp_fit
+from wwfunc.randommatrix.marchenkopastur import MPFit, fit_bulk, mp_fit
 from wwfunc.randommatrix.tracywidom import largest_eigenvalue, quantile
 
 sys.path.insert(0, str(REPOSITORY))
 
-from validation.marchenkopastur import campaign, once_spiked, spiked
+from validation.marchenkopastur import campaign, once_spiked
 
-SEED = 5
 TW99 = quantile(0.99)
 FIELDS = list(MPFit.__dataclass_fields__)
 FAILED_THERE = "embeddings.position_embeddings"
@@ -34,65 +31,6 @@ FAILED_THERE = "embeddings.position_embeddings"
 def table(name):
     path = REPOSITORY / "tests" / "reference" / f"{name}_random_matrix.csv"
     return pd.read_csv(path).set_index("longname")
-
-
-def layer(n, m, strengths=(), sigma=1.0, seed=SEED):
-    """Noise and a signal, its singular values in those of the upper edge of the bulk."""
-    edge = np.sqrt(n) + np.sqrt(m)
-    rng = np.random.default_rng(seed)
-    return sigma**2 * spiked(rng, n, m, edge * np.asarray(strengths, float))[0]
-
-
-def spectrum(W):
-    return host.esd((W if W.shape[0] >= W.shape[1] else W.T)[None])
-
-
-def fitted(evals, n, m, **options):
-    """`mp_fit` behind padding: one program for nearly all tests."""
-    esd = evals if isinstance(evals, ESD) else host.pooled(evals, max(n, m))
-    return mp_fit(host.padded(esd, 256 if esd.evals.size <= 256 else 1024), n, m, **options)
-
-
-# The law ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("n", "m"), [(400, 100), (100, 400), (300, 299), (50, 50), (30522, 384)])
-def test_density_has_the_moments_of_the_law(n, m):
-    """Its integral is 1, its mean sigma^2 N, its variance sigma^4 N M (over min(N, M) values)."""
-    sigma, longer, shorter = 0.3, max(n, m), min(n, m)
-    low, high = (float(edge) for edge in bulk_edges(np.float64(sigma), n, m))
-    middle, half = (low + high) / 2, (high - low) / 2
-
-    def integrand(angle, power):
-        x = middle + half * np.cos(angle)
-        return float(mp_density(np.array([x]), sigma, n, m)[0]) * x**power * half * np.sin(angle)
-
-    moments = [quad(integrand, 0, np.pi, power, epsabs=1e-9)[0] for power in (0, 1, 2)]
-    mean = sigma**2 * longer
-    expected = 1.0, mean, mean**2 + sigma**4 * longer * shorter
-    np.testing.assert_allclose(moments, expected, rtol=2e-6)
-
-
-def test_density_is_zero_outside():
-    low, high = bulk_edges(1.0, 400, 100)
-    assert (float(low), float(high)) == (pytest.approx(100.0), pytest.approx(900.0))
-    x = np.array([-1.0, 0.0, 99.99, 100.01, 899.99, 900.01, np.inf])
-    assert list(mp_density(x, 1.0, 400, 100) > 0) == [False] * 3 + [True] * 2 + [False] * 2
-    assert float(mp_density(np.array([0.0]), 1.0, 9, 9)[0]) == 0.0
-    slope = jax.grad(lambda x: mp_density(x[None], 1.0, 400, 100)[0])
-    assert np.isfinite([slope(x) for x in (0.0, 100.0, 500.0, 900.0)]).all()
-
-
-@pytest.mark.parametrize(("n", "m"), [(400, 100), (60, 60), (1000, 3)])
-def test_the_closed_form_is_the_integral_of_the_density(n, m):
-    low, high = (float(edge) for edge in bulk_edges(np.float64(1.0), n, m))
-    for x in np.linspace(low, high, 5)[1:-1]:
-        exact = quad(lambda x: float(mp_density(np.array([x]), 1.0, n, m)[0]), x, high)[0]
-        with jax.enable_x64(True):
-            found = noisefit._count_above(*map(jnp.float64, (x, n, m))) / m
-            back = noisefit._quantile(found, jnp.float64(n), jnp.float64(m))
-        assert float(found) == pytest.approx(exact, abs=1e-5)
-        assert float(back) == pytest.approx(x, rel=1e-9)
 
 
 # Planted truth ----------------------------------------------------------------------------------
@@ -277,108 +215,6 @@ def test_square_matrices_tell_kde_nothing():
     square = reference[reference.Q == 1]
     assert len(square) == 25
     assert square.sigma_mp.between(1.007, 1.023).all()
-
-
-# Odd input --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("dead", [20, 40, 150])
-def test_more_zeros_than_noise_has_are_no_noise(dead):
-    """Whether columns are zero, or others combined."""
-    W = 0.3 * np.random.default_rng(SEED).standard_normal((300, 240))
-    W[:, :dead] = 0.0
-    rotation = np.linalg.qr(np.random.default_rng(1).standard_normal((240, 240)))[0]
-    for weights in (W, W @ rotation):
-        fit = fitted(spectrum(weights), 300, 240)
-        assert Status(int(fit.status)) is Status.NULL_SPACE
-        assert np.isnan(float(fit.sigma))
-        assert int(fit.num_spikes) == -1
-
-
-@pytest.mark.parametrize(("side", "zeros"), [(20, 1), (300, 4)])
-def test_a_few_zeros_do_not_matter(side, zeros):
-    """Rows that sum to zero, such as a softmax may have, take one."""
-    evals = spectrum(np.random.default_rng(SEED).standard_normal((300, side))).evals.copy()
-    whole = fitted(evals, 300, side)
-    evals[:zeros] = 0.0
-    fit = fitted(evals, 300, side)
-    assert Status(int(fit.status)) is Status.SUCCESS
-    assert float(fit.sigma) == pytest.approx(float(whole.sigma), rel=0.02)
-    evals[: zeros + 1] = 0.0
-    assert Status(int(fitted(evals, 300, side).status)) is Status.NULL_SPACE
-
-
-def test_a_low_rank_is_no_noise():
-    """Sigma of eight directions would be three times what the elements are."""
-    rng = np.random.default_rng(SEED)
-    fit = fitted(spectrum(rng.standard_normal((300, 8)) @ rng.standard_normal((8, 200))), 300, 200)
-    assert Status(int(fit.status)) is Status.NULL_SPACE
-    assert np.isnan(float(fit.sigma))
-
-
-def test_what_single_precision_does_not_resolve_is_no_noise():
-    """A mean of 8 hides the noise from float32, and not from float64."""
-    W = np.random.default_rng(SEED).standard_normal((1024, 512)) + 8.0
-    single = mp_fit(wwfunc.esd(W.astype(np.float32)), 1024, 512)
-    assert Status(int(single.status)) is Status.NULL_SPACE
-    fit = fitted(spectrum(W), 1024, 512)
-    assert int(fit.num_spikes) == 1
-    assert float(fit.sigma) == pytest.approx(1.0, rel=0.005)
-
-
-def test_no_derivative_is_zero_and_not_half_of_one():
-    evals = spectrum(np.random.default_rng(0).standard_normal((60, 40))).evals
-    for name in ("sigma", "mp_softrank", "bulk_max"):
-        slope = jax.grad(lambda e, name=name: getattr(mp_fit(e, 60, 40, method="kde"), name))
-        assert not np.any(slope(evals))
-
-
-@pytest.mark.parametrize(("n", "m"), [(1, 1), (300, 1), (1, 300), (300, 2), (2, 2)])
-def test_few_eigenvalues(n, m):
-    evals = spectrum(np.random.default_rng(SEED).standard_normal((n, m)))
-    fit = fitted(evals, n, m)
-    assert Status(int(fit.status)) is Status.SUCCESS
-    assert int(fit.num_spikes) == 0
-    assert float(fit.sigma) == pytest.approx(np.sqrt(evals.evals.sum() / n / m), rel=1e-9)
-
-
-@pytest.mark.parametrize("method", ["tracy-widom", "kde"])
-@pytest.mark.parametrize(
-    ("value", "status"),
-    [(0.0, Status.ALL_ZERO), (np.nan, Status.NOT_FINITE), (np.inf, Status.NOT_FINITE)],
-)
-def test_what_cannot_be_fitted_says_why(value, status, method):
-    evals = np.zeros(20)
-    evals[-1] = value
-    fit = mp_fit(evals, 50, 20, method=method)
-    assert Status(int(fit.status)) is status
-    assert np.isnan([getattr(fit, name) for name in FIELDS[:6]]).all()
-    assert int(fit.num_spikes) == -1
-
-
-def test_no_eigenvalues():
-    empty = ESD(evals=np.zeros(256), n=np.int32(0), floor=np.float64(0))
-    for method in ("tracy-widom", "kde"):
-        with jax.enable_x64(True):
-            fit = fit_bulk(empty, 5, 1, 1, TW99, method)
-        assert Status(int(fit.status)) is Status.TAIL_TOO_SHORT
-        assert np.isnan(float(fit.sigma))
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [{"method": "median"}, {"quantile": 1.0}, {"quantile": "x"}, {"slices": 0}, {"slices": 1.5}],
-)
-def test_options_are_checked(wrong):
-    with pytest.raises(wwfunc.OptionError):
-        mp_fit(np.ones(4), 4, 4, **wrong)
-    with pytest.raises(wwfunc.OptionError, match="n is a whole number"):
-        mp_fit(np.ones(4), 0, 4)
-
-
-def test_a_spectrum_of_another_shape_is_refused():
-    with pytest.raises(wwfunc.InputError, match="have 8 eigenvalues, not 4"):
-        mp_fit(np.ones(4), 4, 6, slices=2)
 
 
 # How it runs ------------------------------------------------------------------------------------

@@ -50,6 +50,14 @@ def test_host_agrees_with_jax_in_alpha():
         np.testing.assert_allclose(ours.alpha, theirs.alpha, rtol=1e-8)
 
 
+def test_float32_is_right_every_time():
+    """jaxlib 0.8.0 and 0.8.1 lose three of four such products to a race between threads."""
+    for seed in range(20):
+        W = np.random.default_rng(seed).standard_normal((300, 150)).astype(np.float32)
+        exact = np.linalg.svd(W.astype(float), compute_uv=False)[::-1] ** 2
+        np.testing.assert_allclose(wwfunc.esd(W).evals, exact, atol=1e-6 * exact[-1])
+
+
 def test_row_blocks_do_not_change_the_gram_matrix(monkeypatch):
     stack = np.random.default_rng(3).standard_normal((2, 500, 20))
     whole = np.tril(stack.swapaxes(1, 2) @ stack)
