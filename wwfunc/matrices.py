@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 
+import jax
 import numpy as np
+from jaxtyping import ArrayLike, Float
 
 from wwfunc.checkpoint import TensorHint
+from wwfunc.dtypes import is_real_float
+from wwfunc.errors import InputError
 
 
 def unfold(tensor: np.ndarray, hint: TensorHint) -> np.ndarray:
@@ -30,6 +34,21 @@ def fold(stack: np.ndarray, shape: tuple[int, ...], hint: TensorHint) -> np.ndar
     rows, cols = _sides(shape, hint)
     oriented = stack if rows >= cols else stack.swapaxes(1, 2)
     return oriented.reshape([shape[axis] for axis in order]).transpose(np.argsort(order))
+
+
+def as_stack(W: Float[ArrayLike, "*slices n m"], verb: str) -> Float[np.ndarray, "k n m"]:
+    """W on the host, as a stack of slices in its own type; InputError where it is none."""
+    if isinstance(W, jax.core.Tracer):
+        raise InputError(f"{verb} works on arrays with values, not under jit, vmap or grad")
+    array = np.asarray(W)
+    if isinstance(W, np.ma.MaskedArray) or not is_real_float(array.dtype):
+        raise InputError(f"{verb} takes real floats, not {type(W).__name__} of {array.dtype}")
+    if array.ndim not in (2, 3):
+        raise InputError(
+            f"{verb} takes a matrix (n, m) or a stack (k, n, m), not an array of shape "
+            f"{array.shape}"
+        )
+    return array if array.ndim == 3 else array[None]
 
 
 def _slice_axes(ndim: int, hint: TensorHint) -> tuple[int, ...]:

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import jax
 import numpy as np
-from jaxtyping import ArrayLike, Float, Int, UInt32
+from jaxtyping import Float, Int, UInt32
 
 from wwfunc import host
 from wwfunc.checks import as_float, one_of
-from wwfunc.dtypes import is_real_float
-from wwfunc.errors import InputError, OptionError
+from wwfunc.errors import OptionError
 from wwfunc.options import MP_METHODS, MPMethod
 from wwfunc.pytrees import Array
 from wwfunc.randommatrix.marchenkopastur import mp_fit
@@ -50,20 +48,6 @@ class Spike(NamedTuple):
     s: float
     left: Float[np.ndarray, " n"]
     right: Float[np.ndarray, " m"]
-
-
-def as_stack(W: Float[ArrayLike, "*slices n m"]) -> Float[np.ndarray, "k n m"]:
-    """W on the host as a stack of slices, in its own type."""
-    if isinstance(W, jax.core.Tracer):
-        raise InputError("traps are looked for in arrays with values, not under jit, vmap or grad")
-    array = np.asarray(W)
-    if isinstance(W, np.ma.MaskedArray) or not is_real_float(array.dtype):
-        raise InputError(f"W must hold floating-point numbers, not {array.dtype}")
-    if array.ndim not in (2, 3):
-        raise InputError(
-            f"W is a matrix (n, m) or a stack (k, n, m), not an array of shape {array.shape}"
-        )
-    return array if array.ndim == 3 else array[None]
 
 
 def look(

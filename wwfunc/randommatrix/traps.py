@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import ArrayLike, Float, Int, UInt32
 
+from wwfunc.matrices import as_stack
 from wwfunc.options import MPMethod
 from wwfunc.pytrees import Array
-from wwfunc.randommatrix.spikes import SliceNoise, Spike, as_stack, look
+from wwfunc.randommatrix.spikes import SliceNoise, Spike, look
 from wwfunc.status import Status
 
 LOCAL = 5.0
@@ -166,7 +167,7 @@ def analyze_traps(
     Traps(num_traps=1, num_spikes=1)
       eigenvalue 4.11e+03 over the edge 1.04e+03: W[17, 42] = 60 (3.8 theta_c)
     """
-    stack = as_stack(W)
+    stack = as_stack(W, "analyze_traps")
     noise, spikes = look(key, stack, method, quantile)
     found = [_trap(spike, noise) for spike in spikes]
     return Traps(

@@ -12,9 +12,10 @@ from jaxtyping import ArrayLike, Bool, Float, UInt32
 
 from wwfunc.checks import count
 from wwfunc.keys import check_key
+from wwfunc.matrices import as_stack
 from wwfunc.options import MPMethod
 from wwfunc.pytrees import Array
-from wwfunc.randommatrix.spikes import as_stack, look
+from wwfunc.randommatrix.spikes import look
 from wwfunc.randommatrix.traps import Element, causes, failed_slices
 from wwfunc.status import Status
 
@@ -175,7 +176,7 @@ def remove_traps(
     (np.float64(0.0), 60.0)
     """
     one, most, wanted = check_key(key), count("rounds", rounds), count("keys", keys)
-    given = as_stack(W)
+    given = as_stack(W, "remove_traps")
     new = given.copy()
     seen: list[Seen] = []
     quiet = 0

@@ -14,11 +14,11 @@ from jaxtyping import ArrayLike, Float
 
 from wwfunc import host
 from wwfunc.checks import is_number
-from wwfunc.dtypes import is_real_float
 from wwfunc.errors import InputError, OptionError
 from wwfunc.execution import bucket, fit_each
 from wwfunc.extras import SPIKE_QUANTILE
 from wwfunc.fits.powerlaw import fit_pl
+from wwfunc.matrices import as_stack
 from wwfunc.pytrees import Array
 from wwfunc.randommatrix.slices import host_alive
 from wwfunc.randommatrix.tracelog import erg
@@ -99,11 +99,10 @@ def smooth_matrix(W: Float[ArrayLike, "*slices n m"], keep: Keep) -> Array:
            [0., 0., 2.]])
     """
     keep = checked_keep(keep)
-    array = _as_floats(W)
-    stack = array if array.ndim == 3 else array[None]
+    stack = as_stack(W, "smooth")
     tall = stack.shape[1] >= stack.shape[2]
     result = smoothed(stack if tall else stack.swapaxes(1, 2), keep).stack
-    result = (result if tall else result.swapaxes(1, 2)).reshape(array.shape)
+    result = (result if tall else result.swapaxes(1, 2)).reshape(np.shape(W))
     return jnp.asarray(result) if isinstance(W, jax.Array) else result
 
 
@@ -161,20 +160,6 @@ def rounded(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
     bits -= np.abs(single) > np.abs(values)
     bits |= single != values
     return single.astype(dtype)
-
-
-def _as_floats(W: Any) -> np.ndarray:
-    if isinstance(W, jax.core.Tracer):
-        raise InputError("smooth works on arrays with values, not under jit, vmap or grad")
-    array = np.asarray(W)
-    if isinstance(W, np.ma.MaskedArray) or not is_real_float(array.dtype):
-        raise InputError(f"smooth takes real floats, not {type(W).__name__} of {array.dtype}")
-    if array.ndim not in (2, 3):
-        raise InputError(
-            f"smooth takes a matrix (n, m) or a stack (k, n, m), not an array of shape "
-            f"{array.shape}"
-        )
-    return array
 
 
 def _spectra(stack: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
