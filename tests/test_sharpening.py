@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from wwfunc import Status
 from wwfunc.errors import InputError, OptionError
 from wwfunc.randommatrix.traps import analyze_traps
+from wwfunc.transforms import sharpening
 from wwfunc.transforms.sharpening import Part, remove_traps
 
 KEY = jax.random.key(0)
@@ -228,6 +229,44 @@ def test_a_few_elements_of_one_row_are_no_large_row():
     sharpened = remove_traps(KEY, W)
     assert np.flatnonzero(sharpened.W[7] == 0).tolist() == [3, 30, 90, 150]
     assert sharpened.clean
+
+
+def scattered(side, count, background, value=12.0):
+    """Large elements on a diagonal, in a square of which the first elements are `background`."""
+    W = np.zeros((side, side))
+    W.flat[: background.size] = background
+    W[range(count), range(count)] = value
+    return W
+
+
+@pytest.mark.parametrize(("size", "row"), [(6.0, True), (4.9, False)])
+def test_half_of_theta_c_counts_in_a_row(size, row):
+    """With sigma 1 and theta_c 10; nine such elements are a large row."""
+    W = np.ones((100, 100))
+    W[3, 10:19] = size
+    large = sharpening._large(W, 1.0, 10.0)
+    assert np.flatnonzero(large.rows).tolist() == ([3] if row else [])
+    assert not large.columns.any()
+    assert not large.slice
+
+
+@pytest.mark.parametrize(("count", "row"), [(4, False), (5, True)])
+def test_a_quarter_of_a_short_row_is_few(count, row):
+    W = np.ones((40, 16))
+    W[3, :count] = 12.0
+    assert sharpening._large(W, 1.0, 10.0).rows[3] == row
+
+
+@pytest.mark.parametrize(("count", "crowded"), [(32, False), (33, True)])
+def test_more_than_thirty_two_elements_are_a_slice(count, crowded):
+    assert sharpening._large(scattered(64, count, np.ones(4096)), 1.0, 10.0).slice == crowded
+
+
+@pytest.mark.parametrize(("count", "crowded"), [(25, False), (26, True)])
+def test_a_twentieth_of_what_is_not_zero_is_a_slice(count, crowded):
+    W = scattered(64, count, np.ones(0))
+    W.flat[np.flatnonzero(W.ravel() == 0)[: 510 - count]] = 1.0
+    assert sharpening._large(W, 1.0, 10.0).slice == crowded
 
 
 def test_a_row_with_more_than_eight_large_elements_is_left():
