@@ -185,10 +185,10 @@ def test_a_diagonal_is_no_trap():
     assert sharpened.left == (Part("slice", 0, 0),)
 
 
-@pytest.mark.parametrize("degrees", [1.2, 1.5])
-def test_a_slice_that_is_left_is_left_whole(degrees):
-    """Also where elements were found before there were too many."""
-    W = np.random.default_rng(3).standard_t(degrees, (256, 256))
+@pytest.mark.parametrize(("degrees", "seed", "side"), [(1.2, 3, 256), (1.8, 3, 128), (2.0, 3, 128)])
+def test_a_slice_that_is_left_is_left_whole(degrees, seed, side):
+    """Also where elements went before too many were left, as in the last two."""
+    W = np.random.default_rng(seed).standard_t(degrees, (side, side))
     sharpened = remove_traps(KEY, W)
     assert Part("slice", 0, 0) in sharpened.left
     np.testing.assert_array_equal(sharpened.W, W)
@@ -248,6 +248,13 @@ def test_half_of_theta_c_counts_in_a_row(size, row):
     assert np.flatnonzero(large.rows).tolist() == ([3] if row else [])
     assert not large.columns.any()
     assert not large.slice
+
+
+def test_large_rows_and_columns_do_not_make_a_slice_large():
+    W = np.ones((100, 100))
+    W[3], W[:, 7] = 20.0, 20.0
+    large = sharpening._large(W, 1.0, 10.0)
+    assert (large.rows.sum(), large.columns.sum(), large.slice) == (1, 1, False)
 
 
 @pytest.mark.parametrize(("count", "row"), [(4, False), (5, True)])
