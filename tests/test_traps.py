@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from wwfunc import Status, TensorHint
 from wwfunc.errors import InputError, OptionError
 from wwfunc.matrices import unfold
-from wwfunc.randommatrix import tracywidom
+from wwfunc.randommatrix import spikes, tracywidom
 from wwfunc.randommatrix.marchenkopastur import mp_fit
 from wwfunc.randommatrix.shuffling import random_esd, shuffled
 from wwfunc.randommatrix.traps import analyze_traps
@@ -331,3 +331,10 @@ def test_a_large_element_is_no_cause_of_a_spike_elsewhere(seed):
     found = analyze_traps(KEY, W)
     assert not found.traps
     assert len(found.others) == 1
+
+
+@pytest.mark.parametrize(("count", "aside"), [(8, 8), (9, 0)])
+def test_a_few_huge_elements_are_set_aside(count, aside):
+    W = np.random.default_rng(4).standard_normal((60, 50))
+    W.flat[7 : 7 + count] = 1e9
+    assert spikes._huge(W).tolist() == list(range(7, 7 + aside))
