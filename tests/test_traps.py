@@ -338,3 +338,11 @@ def test_a_few_huge_elements_are_set_aside(count, aside):
     W = np.random.default_rng(4).standard_normal((60, 50))
     W.flat[7 : 7 + count] = 1e9
     assert spikes._huge(W).tolist() == list(range(7, 7 + aside))
+
+
+@pytest.mark.parametrize(("strengths", "aside"), [(0.99e4, 0), (1.01e4, 1)])
+def test_huge_is_ten_thousand_theta_c_by_the_median(strengths, aside):
+    W = np.ones((60, 50))
+    sigma = 1 / 0.6744897501960817  # of Gaussian elements whose median magnitude is 1
+    W[3, 4] = strengths * sigma * 3000**0.25
+    assert len(spikes._huge(W)) == aside
