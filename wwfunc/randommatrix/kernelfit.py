@@ -70,9 +70,9 @@ class Density:
 class Simplex(NamedTuple):
     """Two values of sigma with their sums of squares, and what the search has spent."""
 
-    sigma: Float[Array, 2]
+    sigma: Float[Array, " 2"]
     """The better one first."""
-    error: Float[Array, 2]
+    error: Float[Array, " 2"]
     calls: Int[Array, ""]
 
 
@@ -205,7 +205,9 @@ def _step(state: Simplex, density: Density) -> Simplex:
     )
 
 
-def _ordered(sigma: Float[Array, 2], error: Float[Array, 2], calls: Int[Array, ""]) -> Simplex:
+def _ordered(
+    sigma: Float[Array, " 2"], error: Float[Array, " 2"], calls: Int[Array, ""]
+) -> Simplex:
     swap = error[1] < error[0]
     return Simplex(
         sigma=jnp.where(swap, sigma[::-1], sigma),

@@ -35,7 +35,7 @@ Words: TypeAlias = Sequence[int] | Array
 """Two unsigned 32-bit numbers for each round."""
 
 
-def permute(key: Array | UInt32[Array, 2], size: int) -> UInt32[Array, " size"]:
+def permute(key: Array | UInt32[Array, " 2"], size: int) -> UInt32[Array, " size"]:
     r"""Draw a permutation of 0 ... size - 1, each place computed by itself.
 
     .. math:: x_{t + 2} = (x_t + F_t(x_{t + 1})) \bmod c_t, \quad
@@ -88,12 +88,12 @@ def permute(key: Array | UInt32[Array, 2], size: int) -> UInt32[Array, " size"]:
     return positions(traced_words(key), _checked(size, _MOST_TRACED))
 
 
-def words(key: Array | UInt32[Array, 2]) -> tuple[int, ...]:
+def words(key: Array | UInt32[Array, " 2"]) -> tuple[int, ...]:
     """What the host's functions take in place of a key."""
     return tuple(int(word) for word in np.asarray(traced_words(key)))
 
 
-def traced_words(key: Array | UInt32[Array, 2]) -> UInt32[Array, " words"]:
+def traced_words(key: Array | UInt32[Array, " 2"]) -> UInt32[Array, " words"]:
     """The words of a key, also inside `jit`."""
     return jax.random.bits(check_key(key), (WORDS,), jnp.uint32)
 

@@ -32,7 +32,7 @@ class Shuffles:
 
 @verb
 def shuffled(
-    key: Array | UInt32[Array, 2], W: Float[ArrayLike, "*slices n m"]
+    key: Array | UInt32[Array, " 2"], W: Float[ArrayLike, "*slices n m"]
 ) -> Float[Array, "*slices n m"]:
     r"""Shuffle the elements of a matrix, or of each slice of a stack by itself.
 
@@ -79,7 +79,7 @@ def shuffled(
 
 @verb
 def random_esd(
-    key: Array | UInt32[Array, 2],
+    key: Array | UInt32[Array, " 2"],
     W: Float[ArrayLike, "*slices n m"],
     scale: Float[ArrayLike, ""] = 1.0,
     *,

@@ -51,7 +51,7 @@ class Spike(NamedTuple):
 
 
 def look(
-    key: Array | UInt32[Array, 2],
+    key: Array | UInt32[Array, " 2"],
     stack: Float[np.ndarray, "k n m"],
     method: MPMethod,
     quantile: float,

@@ -102,7 +102,7 @@ class Traps:
 
 
 def analyze_traps(
-    key: Array | UInt32[Array, 2],
+    key: Array | UInt32[Array, " 2"],
     W: Float[ArrayLike, "*slices n m"],
     *,
     method: MPMethod = "tracy-widom",

@@ -89,7 +89,7 @@ class Seen(NamedTuple):
 
 
 def remove_traps(
-    key: Array | UInt32[Array, 2],
+    key: Array | UInt32[Array, " 2"],
     W: Float[ArrayLike, "*slices n m"],
     *,
     method: MPMethod = "tracy-widom",
@@ -193,7 +193,7 @@ def remove_traps(
 
 
 def _look(
-    key: Array | UInt32[Array, 2],
+    key: Array | UInt32[Array, " 2"],
     given: Float[np.ndarray, "k n m"],
     new: Float[np.ndarray, "k n m"],
     method: MPMethod,

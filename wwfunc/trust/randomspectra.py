@@ -19,7 +19,7 @@ from wwfunc.pytrees import Array
 from wwfunc.spectrum import ESD, esd
 
 
-def gaussian_esd(key: Array | UInt32[Array, 2], n: int, m: int) -> ESD:
+def gaussian_esd(key: Array | UInt32[Array, " 2"], n: int, m: int) -> ESD:
     r"""Draw the ESD of a Gaussian random matrix.
 
     .. math:: \lambda_i = \sigma_i(W)^2, \quad W_{jk} \sim N(0, 1 / \max(n, m))
