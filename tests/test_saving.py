@@ -355,12 +355,15 @@ def test_a_failure_leaves_what_was_there(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_handle_that_reads_something_else_is_caught(tmp_path):
+@pytest.mark.parametrize(
+    "read", [np.zeros((2, 2)), np.zeros(Made.shape, np.int64)], ids=["shape", "type"]
+)
+def test_a_handle_that_reads_something_else_is_caught(read, tmp_path):
     class Liar(Made):
         def read(self, rows=slice(None)):
-            return np.zeros((2, 2))
+            return read
 
     for name in ("x.safetensors", "x.npz", "x.npy"):
-        with pytest.raises(HeaderError, match="read as float64 of shape"):
+        with pytest.raises(HeaderError, match=f"read as {read.dtype} of shape"):
             save(Checkpoint({"a": Liar(1.0)}), tmp_path / name)
     assert list(tmp_path.iterdir()) == []

@@ -65,8 +65,7 @@ def look(
     for index in range(slices):
         evals[index] = host.eigenvalues(_gram(_shuffled(drawn, rest, index)))[0]
     noise = _noise(evals, n, m, method, quantile)
-    floor = np.finfo(np.float64).eps * max(n, m) * evals.max(axis=1, initial=0.0)
-    counts = np.sum(evals > np.maximum(noise.edge, floor)[:, None], axis=1)
+    counts = np.sum(evals > noise.edge[:, None], axis=1)
     return noise, _spikes(drawn, stack, aside, rest, counts)
 
 
