@@ -96,3 +96,19 @@ def python(*arguments):
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+class Made:
+    """A tensor of 8 MiB that is made when it is read."""
+
+    shape, dtype, nbytes = (1024, 1024), np.dtype(np.float64), 1 << 23
+
+    def __init__(self, value):
+        self.value = value
+
+    @property
+    def key(self):
+        return self.value
+
+    def read(self, rows=slice(None)):
+        return np.full(self.shape, self.value)[rows]

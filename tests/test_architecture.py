@@ -21,7 +21,7 @@ FLOORS = [
     {"columns", "checkpoint", "checks", "precision", "layers.names", "layers.coverage", "cli.text"},
     {"options", "pytrees", "lowrank", "matrices", "opening", "layers.layer", "layers.rules"},
     {"spectrum", "sources", "layers.find", "layers.select", "layers.views", "fits.expintegral"}
-    | {"keys", "localization", "randommatrix.tracywidom"}
+    | {"keys", "localization", "randommatrix.tracywidom", "randommatrix.density"}
     | {"trust.bisection", "trust.likelihoodratio"},
     {"host", "levels", "crosslayer", "saving", "fits.tail", "fits.truncatedlikelihood"}
     | {f"randommatrix.{n}" for n in ("kernelfit", "noisefit", "randomised", "randomvectors")}

@@ -9,7 +9,7 @@ import pytest
 from scipy.integrate import quad
 
 from wwfunc.randommatrix import noisefit
-from wwfunc.randommatrix.marchenkopastur import bulk_edges, mp_density
+from wwfunc.randommatrix.density import bulk_edges, mp_density
 
 
 @pytest.mark.parametrize(("n", "m"), [(400, 100), (100, 400), (300, 299), (50, 50), (30522, 384)])

@@ -36,8 +36,9 @@ if TYPE_CHECKING:
     from wwfunc.opening import load
     from wwfunc.options import Options
     from wwfunc.pipeline import analyze, describe
+    from wwfunc.randommatrix.density import bulk_edges, mp_density
     from wwfunc.randommatrix.gaussianranks import random_ranks
-    from wwfunc.randommatrix.marchenkopastur import MPFit, bulk_edges, mp_density, mp_fit
+    from wwfunc.randommatrix.marchenkopastur import MPFit, mp_fit
     from wwfunc.randommatrix.randomised import Randomized
     from wwfunc.randommatrix.randomvectors import RandomVector, random_vector
     from wwfunc.randommatrix.shuffling import random_esd, shuffled
@@ -102,7 +103,7 @@ _HOMES = {
     "analyze": "pipeline",
     "analyze_traps": "randommatrix.traps",
     "bootstrap": "trust.bootstrapping",
-    "bulk_edges": "randommatrix.marchenkopastur",
+    "bulk_edges": "randommatrix.density",
     "changes": "transforms.handles",
     "compare_alternatives": "trust.alternatives",
     "conv_esd": "convolution",
@@ -120,7 +121,7 @@ _HOMES = {
     "load": "opening",
     "load_analysis": "analysis",
     "measure": "onelayer",
-    "mp_density": "randommatrix.marchenkopastur",
+    "mp_density": "randommatrix.density",
     "mp_fit": "randommatrix.marchenkopastur",
     "null_alphas": "trust.null",
     "p_random": "trust.null",

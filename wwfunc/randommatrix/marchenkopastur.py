@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +12,9 @@ from jaxtyping import ArrayLike, Float, Int
 from wwfunc.checks import count, one_of
 from wwfunc.errors import InputError
 from wwfunc.options import MP_METHODS, MPMethod
-from wwfunc.precision import real_numbers, verb
+from wwfunc.precision import verb
 from wwfunc.pytrees import Array, record
+from wwfunc.randommatrix.density import bulk_edges
 from wwfunc.randommatrix.kernelfit import fit_kernel
 from wwfunc.randommatrix.noisefit import Noise, fit_noise
 from wwfunc.randommatrix.tracywidom import quantile as tracy_widom
@@ -44,95 +44,6 @@ class MPFit:
     mp_softrank: Float[Array, "*batch"]
     """`bulk_max` over the largest eigenvalue: near 1 for noise, near 0 for strong spikes."""
     status: Int[Array, "*batch"]
-
-
-@verb
-def bulk_edges(
-    sigma: Float[ArrayLike, "*batch"], n: Float[ArrayLike, "*batch"], m: Float[ArrayLike, "*batch"]
-) -> tuple[Float[Array, "*batch"], Float[Array, "*batch"]]:
-    r"""Compute between which eigenvalues of W^T W the Marchenko-Pastur law lies.
-
-    .. math:: \lambda_\pm = \sigma^2 (\sqrt N \pm \sqrt M)^2
-
-    Parameters
-    ----------
-    sigma
-        Standard deviation of the entries of W.
-    n, m
-        Sides of W, in any order.
-
-    Returns
-    -------
-    tuple
-        The lower and the upper edge.
-
-    Notes
-    -----
-    Works under `jit`, `vmap` and `grad`.
-
-    References
-    ----------
-    Marchenko, Pastur, Math. USSR Sbornik 1 (1967), doi:10.1070/SM1967v001n04ABEH001994.
-
-    Examples
-    --------
-    >>> import wwfunc.randommatrix.marchenkopastur as mp
-    >>> [round(float(edge), 2) for edge in mp.bulk_edges(0.1, 400, 100)]
-    [1.0, 9.0]
-    """
-    first, second = jnp.sqrt(jnp.asarray(n)), jnp.sqrt(jnp.asarray(m))
-    width = jnp.asarray(sigma)
-    return (width * (first - second)) ** 2, (width * (first + second)) ** 2
-
-
-@verb
-def mp_density(
-    x: Float[ArrayLike, "*points"], sigma: float, n: float, m: float
-) -> Float[Array, "*points"]:
-    r"""Compute the density of the Marchenko-Pastur law for the eigenvalues of W^T W.
-
-    .. math:: p(x) = \frac{\sqrt{(\lambda_+ - x)(x - \lambda_-)}}{2 \pi \sigma^2 M x},
-        \quad \lambda_- < x < \lambda_+
-
-    with M the smaller side: the law of the min(N, M) eigenvalues, which has no atom at zero.
-
-    Parameters
-    ----------
-    x
-        Where, in units of the eigenvalues of W^T W.
-    sigma
-        Standard deviation of the entries of W.
-    n, m
-        Sides of W, in any order.
-
-    Returns
-    -------
-    Array
-        The density at each `x`, 0 outside of the bulk. Its integral is 1.
-
-    Notes
-    -----
-    Works under `jit`, `vmap` and `grad`.
-
-    References
-    ----------
-    Marchenko, Pastur, Math. USSR Sbornik 1 (1967), doi:10.1070/SM1967v001n04ABEH001994.
-
-    Examples
-    --------
-    >>> import numpy as np, wwfunc.randommatrix.marchenkopastur as mp
-    >>> mp.mp_density(np.array([50.0, 400.0, 1000.0]), 1.0, 400, 100).round(5)
-    array([0.     , 0.00154, 0.     ])
-    """
-    points = real_numbers(x, "x")
-    lower, upper = (edge.astype(points.dtype) for edge in bulk_edges(sigma, n, m))
-    inside = (points > lower) & (points < upper)
-    within = jnp.where(inside, points, 0.5 * (lower + upper))
-    root = jnp.sqrt((upper - within) * (within - lower))
-    smaller = jnp.minimum(jnp.asarray(n), jnp.asarray(m))
-    variance = jnp.asarray(sigma, points.dtype) ** 2
-    density = root / (2.0 * math.pi * smaller.astype(points.dtype) * variance * within)
-    return jnp.where(inside, density, 0.0)
 
 
 @verb
