@@ -69,3 +69,14 @@ def tensors():
 def write(path: Path) -> Path:
     save_file(tensors(), path)
     return path
+
+
+@cache
+def noisy():
+    """The same with noise of 0.01, drawn in the order of the names."""
+    rng = np.random.default_rng(7)
+    plain = tensors()
+    return {
+        name: (plain[name] + 0.01 * rng.standard_normal(plain[name].shape)).astype(np.float32)
+        for name in sorted(plain)
+    }

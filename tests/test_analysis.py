@@ -90,7 +90,8 @@ def test_json_is_strict_and_says_how_it_came_about(analysis, tmp_path):
         raise AssertionError(constant)
 
     document = json.loads((tmp_path / "run.json").read_text(), parse_constant=refuse)
-    assert document["schema"] == 2
+    assert document["schema"] == 3
+    assert document["base"] is None
     assert {"wwfunc", "jax", "numpy", "python"} <= document["versions"].keys()
     assert document["options"]["min_evals"] == 8
     zero = next(layer for layer in document["layers"] if layer["longname"] == "zero")

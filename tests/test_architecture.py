@@ -17,18 +17,23 @@ PACKAGES = ("wwfunc", "loaders")
 FLOORS = [
     {"errors", "dtypes", "status", "plain", "provenance", "columns.column"},
     {f"columns.{n}" for n in ("identity", "fits", "trust", "sizes", "scale", "ending")}
-    | {"columns.randommatrix", "files"},
+    | {"columns.change", "columns.randommatrix", "files"}
+    | {"comparison.rankcorrelation"},
     {"columns", "checkpoint", "checks", "precision", "layers.names", "layers.coverage", "cli.text"},
     {"options", "pytrees", "lowrank", "matrices", "opening", "layers.layer", "layers.rules"},
     {"spectrum", "sources", "layers.find", "layers.select", "layers.views", "fits.expintegral"}
+    | {"comparison.matrixdistances"}
     | {"keys", "localization", "randommatrix.tracywidom", "randommatrix.density"}
     | {"trust.bisection", "trust.likelihoodratio"},
-    {"host", "levels", "crosslayer", "saving", "fits.tail", "fits.truncatedlikelihood"}
+    {"comparison.pairing", "comparison.distancerecords"}
+    | {"host", "levels", "crosslayer", "saving", "fits.tail", "fits.truncatedlikelihood"}
     | {f"randommatrix.{n}" for n in ("kernelfit", "noisefit", "randomised", "randomvectors")}
     | {"randommatrix.permutation", "randommatrix.tracelog", "transforms.handles"},
-    {"fits.fingers", "fits.ksdistance", "trust.lognormal", "trust.stretched", "convolution"}
+    {"comparison.differences", "comparison.intruders", "comparison.spectraldistances"}
+    | {"fits.fingers", "fits.ksdistance", "trust.lognormal", "trust.stretched", "convolution"}
     | {"randommatrix.marchenkopastur", "randommatrix.shuffling", "trust.randomspectra"},
-    {"fits.nearest", "fits.truncatedks", "fits.hillestimator", "trust.resampling"}
+    {"comparison.change", "comparison.tasks", "comparison.twomodels"}
+    | {"fits.nearest", "fits.truncatedks", "fits.hillestimator", "trust.resampling"}
     | {"randommatrix.spikes", "randommatrix.slices"},
     {"fits.powerlaw", "fits.truncated", "randommatrix.traps"},
     {"fits.submatrices", "trust.alternatives", "trust.bootstrapping", "trust.goodness"}
@@ -41,15 +46,16 @@ FLOORS = [
     {"document", "execution"},
     {"analysis", "transforms.smoothing"},
     {"tables", "pipeline"},
-    {"transforms.models", "cli.parser", "cli.common"},
-    {"cli.show"},
-    {"cli.analyze", "cli.describe", "cli.transform"},
+    {"comparison.labelled"},
+    {"transforms.models", "comparison.manymodels", "cli.arguments", "cli.common"},
+    {"cli.parser", "cli.show"},
+    {"cli.analyze", "cli.describe", "cli.transform", "cli.compare", "cli.distances"},
     {"cli"},
     {"__main__"},
 ]
 """From the ground up: a module imports from floors under its own alone."""
 
-ROOMS = {"layers", "fits", "trust", "randommatrix", "transforms"}
+ROOMS = {"layers", "fits", "trust", "randommatrix", "transforms", "comparison"}
 """Folders that hold modules and nothing else."""
 
 HEAVY = ["jax", "torch", "tensorflow", "keras", "flax", "h5py", "matplotlib", "pandas"]

@@ -14,7 +14,9 @@ from planted import pareto
 from test_cli import run
 
 import wwfunc
+from wwfunc.checkpoint import as_handle
 from wwfunc.columns import BY_NAME, COLUMNS
+from wwfunc.lowrank import LowRank
 from wwfunc.options import Options
 from wwfunc.tables import write_table
 
@@ -52,8 +54,15 @@ def test_every_statistic_has_a_value(analysis):
 def test_every_column_is_read_from_some_record(analysis):
     truncated = wwfunc.analyze(MODEL, layers=["heavy", "conv"], fit="TPL")
     beside = wwfunc.analyze(MODEL, layers=["heavy"], **RANDOM_MATRIX)
+    adapter = LowRank(as_handle(np.ones((30, 9))), as_handle(np.eye(9, 20)), 1.0, (30, 20))
+    changed = wwfunc.analyze(
+        wwfunc.Checkpoint({"x.weight": adapter}),
+        base_model={"x.weight": np.eye(30, 20)},
+        intruders=True,
+    )
+    analyses = (analysis, truncated, beside, changed)
     for column in COLUMNS:
-        rows = [record.row()[column.name] for a in (analysis, truncated, beside) for record in a]
+        rows = [record.row()[column.name] for a in analyses for record in a]
         known = column.name in ("part", "warning", "role", "block")  # not every model has them
         assert known or any(pd.notna(value) and value != "" for value in rows), column.name
 

@@ -14,6 +14,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from wwfunc.analysis import Analysis, load_analysis
     from wwfunc.checkpoint import Checkpoint, TensorHint
+    from wwfunc.comparison.distancerecords import Distances
+    from wwfunc.comparison.intruders import intruder_dimensions
+    from wwfunc.comparison.manymodels import Comparison, compare
+    from wwfunc.comparison.matrixdistances import cka, subspace_overlap
+    from wwfunc.comparison.rankcorrelation import RankCorrelation, kendall
+    from wwfunc.comparison.twomodels import distances
     from wwfunc.convolution import conv_esd
     from wwfunc.crosslayer import intra
     from wwfunc.errors import (
@@ -61,6 +67,8 @@ if TYPE_CHECKING:
     from wwfunc.vectors import Localization, VectorMetrics, vector_metrics
 
 _HOMES = {
+    "ERG": "randommatrix.tracelog",
+    "ESD": "spectrum",
     "Alternatives": "trust.alternatives",
     "Analysis": "analysis",
     "AnalysisFileError": "errors",
@@ -68,9 +76,9 @@ _HOMES = {
     "Change": "transforms.handles",
     "Checkpoint": "checkpoint",
     "CheckpointError": "errors",
+    "Comparison": "comparison.manymodels",
     "Coverage": "layers.coverage",
-    "ERG": "randommatrix.tracelog",
-    "ESD": "spectrum",
+    "Distances": "comparison.distancerecords",
     "FarmsFit": "fits.submatrices",
     "GoodnessOfFit": "trust.goodness",
     "HillCurve": "fits.hillestimator",
@@ -88,6 +96,7 @@ _HOMES = {
     "PowerLawFit": "fits.powerlaw",
     "RandomVector": "randommatrix.randomvectors",
     "Randomized": "randommatrix.randomised",
+    "RankCorrelation": "comparison.rankcorrelation",
     "Ranks": "softranks",
     "SelectionError": "errors",
     "Sharpened": "transforms.sharpening",
@@ -105,9 +114,12 @@ _HOMES = {
     "bootstrap": "trust.bootstrapping",
     "bulk_edges": "randommatrix.density",
     "changes": "transforms.handles",
+    "cka": "comparison.matrixdistances",
+    "compare": "comparison.manymodels",
     "compare_alternatives": "trust.alternatives",
     "conv_esd": "convolution",
     "describe": "pipeline",
+    "distances": "comparison.twomodels",
     "erg": "randommatrix.tracelog",
     "esd": "spectrum",
     "farms": "fits.submatrices",
@@ -118,6 +130,8 @@ _HOMES = {
     "hill": "fits.hillestimator",
     "hill_curve": "fits.hillestimator",
     "intra": "crosslayer",
+    "intruder_dimensions": "comparison.intruders",
+    "kendall": "comparison.rankcorrelation",
     "load": "opening",
     "load_analysis": "analysis",
     "measure": "onelayer",
@@ -136,6 +150,7 @@ _HOMES = {
     "shuffled": "randommatrix.shuffling",
     "smooth": "transforms.models",
     "spacings": "levels",
+    "subspace_overlap": "comparison.matrixdistances",
     "vector_metrics": "vectors",
 }
 
@@ -149,7 +164,9 @@ __all__ = [
     "Change",
     "Checkpoint",
     "CheckpointError",
+    "Comparison",
     "Coverage",
+    "Distances",
     "FarmsFit",
     "GoodnessOfFit",
     "HillCurve",
@@ -167,6 +184,7 @@ __all__ = [
     "PowerLawFit",
     "RandomVector",
     "Randomized",
+    "RankCorrelation",
     "Ranks",
     "SelectionError",
     "Sharpened",
@@ -184,9 +202,12 @@ __all__ = [
     "bootstrap",
     "bulk_edges",
     "changes",
+    "cka",
+    "compare",
     "compare_alternatives",
     "conv_esd",
     "describe",
+    "distances",
     "erg",
     "esd",
     "farms",
@@ -197,6 +218,8 @@ __all__ = [
     "hill",
     "hill_curve",
     "intra",
+    "intruder_dimensions",
+    "kendall",
     "load",
     "load_analysis",
     "measure",
@@ -215,6 +238,7 @@ __all__ = [
     "shuffled",
     "smooth",
     "spacings",
+    "subspace_overlap",
     "vector_metrics",
 ]
 

@@ -44,9 +44,10 @@ class Analysis:
         options: Options,
         source: str | None,
         engine: str,
+        base: str | None = None,
     ) -> Analysis:
         """An analysis by the versions that are installed here."""
-        provenance = Provenance(source=source, engine=engine, versions=versions())
+        provenance = Provenance(source=source, engine=engine, versions=versions(), base=base)
         return cls(
             records=tuple(records), coverage=coverage, options=options, provenance=provenance
         )
@@ -74,15 +75,21 @@ class Analysis:
         return [record for record in self.records if record.measures is not None]
 
     @property
+    def counted(self) -> Sequence[LayerRecord]:
+        """The records that averages are taken over: where a base has rows, those of changes."""
+        return [r for r in self.records if not r.layer.part.startswith(("base", "merged"))]
+
+    @property
     def summary(self) -> dict[str, float]:
         """Means over layers, each with the number of layers in which it is valid.
 
         `num_layers` counts the rows; `num_valid_alpha` and so on the rows behind each mean. A
-        failed fit is never averaged, and a mean over nothing is NaN.
+        failed fit is never averaged, and a mean over nothing is NaN. Where base, change and sum
+        have a row each, the means are those of the changes.
         """
-        summary: dict[str, float] = {"num_layers": len(self.records)}
+        summary: dict[str, float] = {"num_layers": len(self.counted)}
         for name in SUMMARY:
-            values = [getattr(record, name) for record in self.records]
+            values = [getattr(record, name) for record in self.counted]
             valid = [value for value in values if not math.isnan(value)]
             summary[name] = math.fsum(valid) / len(valid) if valid else math.nan
             summary[f"num_valid_{name}"] = len(valid)

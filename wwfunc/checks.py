@@ -79,6 +79,12 @@ def seed(name: str, value: Any) -> int:
     return int(value)
 
 
+def callback(name: str, value: Any) -> None:
+    """Something that can be called with (done, total, name), or None."""
+    if value is not None and not callable(value):
+        raise OptionError(f"{name}= is called with (done, total, name), {value!r} cannot be")
+
+
 def flag(name: str, value: Any) -> bool:
     """A truth value."""
     plain = value.item() if getattr(value, "shape", None) == () else value  # NumPy's, unimported

@@ -20,7 +20,7 @@ from wwfunc.plain import as_plain, from_plain, numbers
 from wwfunc.provenance import Provenance
 from wwfunc.records import LayerRecord
 
-SCHEMA = 2
+SCHEMA = 3
 """Raised whenever a document can no longer be read by the code before."""
 
 
@@ -44,7 +44,7 @@ def as_document(
         "layers": [_layer(record) for record in records],
         "coverage": coverage.as_dicts(),
     }
-    return {key: _without_nan(value) for key, value in document.items()}
+    return {key: without_nan(value) for key, value in document.items()}
 
 
 def write_document(document: Mapping[str, Any], path: Path) -> None:
@@ -83,7 +83,10 @@ def _restored(document: Mapping[str, Any]) -> dict[str, Any]:
         ),
         "options": Options(**document["options"]),
         "provenance": Provenance(
-            source=document["source"], engine=document["engine"], versions=document["versions"]
+            source=document["source"],
+            engine=document["engine"],
+            versions=document["versions"],
+            base=document["base"],
         ),
     }
 
@@ -101,7 +104,7 @@ def _record(row: Mapping[str, Any]) -> LayerRecord:
     layer = Layer(**_identity(row))
     measures = _measures(row) if "measures" in row else None
     record = LayerRecord(layer=layer, status=row["status"], measures=measures)
-    for name, value in _without_nan(record.row()).items():
+    for name, value in without_nan(record.row()).items():
         if type(row[name]) is not type(value) or row[name] != value:
             raise ValueError(f"{name} is {str(row[name])[:40]}, its records say {value!r}")
     return record
@@ -135,9 +138,10 @@ def _measures(row: Mapping[str, Any]) -> Any:
     return dataclasses.replace(measures, esd=dataclasses.replace(measures.esd, evals=evals))
 
 
-def _without_nan(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
+    """Plain values with None for each number that JSON has no word for."""
     if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
+        return {key: without_nan(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_without_nan(item) for item in value]
+        return [without_nan(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

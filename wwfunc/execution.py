@@ -23,6 +23,7 @@ from wwfunc.fits.submatrices import FarmsFit, count_windows, farms_of, window_si
 from wwfunc.fits.tail import limits_of
 from wwfunc.keys import layer_key
 from wwfunc.layers.layer import Layer, Task
+from wwfunc.lowrank import LowRank
 from wwfunc.measures import Measures, measure_esd
 from wwfunc.options import Options
 from wwfunc.pytrees import Array
@@ -175,7 +176,7 @@ def _record(spectrum: Spectrum, options: Options) -> LayerRecord:
     codes = int(measures.fit.status), int(measures.scale.status)
     if Status.NOT_FINITE in codes:  # without a spectrum not even a rank is known
         return LayerRecord(layer=layer, status=sentence(*codes), measures=None)
-    status = "; ".join([sentence(*codes), *_failures(measures, codes)])
+    status = "; ".join([sentence(*codes), *_failures(measures, codes), *_remarks(spectrum.task)])
     return LayerRecord(layer=layer, status=status, measures=measures)
 
 
@@ -185,6 +186,12 @@ def _failures(measures: Measures, known: tuple[int, ...]) -> Iterator[str]:
         found = getattr(measures, part)
         if found is not None and (code := Status(int(found.status))).failed and code not in known:
             yield f"{option} {code.sentence}"
+
+
+def _remarks(task: Task) -> Iterator[str]:
+    """What a reader of the numbers must know."""
+    if isinstance(task.handle, LowRank) and task.handle.magnitude is not None:
+        yield "without DoRA's magnitudes, which need the base model"
 
 
 def _measure(spectrum: Spectrum, own: ESD, options: Options) -> Measures:
@@ -209,7 +216,7 @@ def _extras(
 ) -> dict[str, Any]:
     """The parts that the options ask for; those about matrices not of an operator on a grid."""
     asked, task, slices = wanted(options), spectrum.task, spectrum.slices
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"change": spectrum.change}
     shuffles = spectrum.shuffles and _padded(spectrum.shuffles, padded.evals.size)
     shape = None if task.grid else shape_of(task.layer.N, task.layer.M, task.layer.rf)
     if asked is not None:

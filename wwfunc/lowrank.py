@@ -36,6 +36,8 @@ class LowRank:
     magnitude: Handle | None = None
     """Lengths of the rows of the weight with the change added (DoRA), which the base is needed for.
     The change here is the one before its rows were brought to these lengths."""
+    per_input: bool = False
+    """Whether these are the lengths of what an input weighs, not an output."""
 
     def __post_init__(self) -> None:
         up, down = self.up.shape, self.down.shape
@@ -63,7 +65,8 @@ class LowRank:
 
     @property
     def key(self) -> Hashable:
-        return self.up.key, self.down.key, self.scale, self.shape, self.transposed
+        magnitude = self.magnitude and self.magnitude.key
+        return self.up.key, self.down.key, self.scale, self.shape, self.transposed, magnitude
 
     def read(self, rows: slice = slice(None)) -> np.ndarray:
         left, right = self._sides(rows)

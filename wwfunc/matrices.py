@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
-import jax
 import numpy as np
-from jaxtyping import ArrayLike, Float
+from jaxtyping import Float
 
 from wwfunc.checkpoint import TensorHint
 from wwfunc.dtypes import is_real_float
@@ -36,8 +36,10 @@ def fold(stack: np.ndarray, shape: tuple[int, ...], hint: TensorHint) -> np.ndar
     return oriented.reshape([shape[axis] for axis in order]).transpose(np.argsort(order))
 
 
-def as_stack(W: Float[ArrayLike, "*slices n m"], verb: str) -> Float[np.ndarray, "k n m"]:
+def as_stack(W: Any, verb: str) -> Float[np.ndarray, "k n m"]:
     """W on the host, as a stack of slices in its own type; InputError where it is none."""
+    import jax  # describing a model does without it
+
     if isinstance(W, jax.core.Tracer):
         raise InputError(f"{verb} works on arrays with values, not under jit, vmap or grad")
     array = np.asarray(W)

@@ -7,6 +7,7 @@ import functools
 import jax
 from jaxtyping import Float, Int
 
+from wwfunc.comparison.change import ChangeFromBase
 from wwfunc.fits.hillestimator import HillFit, hill_of
 from wwfunc.fits.powerlaw import PowerLawFit, fit_limited
 from wwfunc.fits.submatrices import FarmsFit
@@ -60,6 +61,8 @@ class Measures:
     random_ranks: Ranks | None = None
     """Of Gaussian matrices of the same shape, in the mean."""
     spacing_ratio: Float[Array, "*batch"] | None = None
+    change: ChangeFromBase | None = None
+    """Beside the base that it is a change of."""
 
 
 RECORDS: dict[str, type] = {
@@ -68,7 +71,7 @@ RECORDS: dict[str, type] = {
         Measures,
         *(ESD, PowerLawFit, TruncatedPowerLawFit, HillFit, ScaleMetrics, AlphaMetrics, FarmsFit),
         *(Trust, Bootstrap, GoodnessOfFit, Alternatives, LikelihoodRatio),
-        *(MPFit, Randomized, ERG, VectorMetrics, RandomVector, Ranks),
+        *(MPFit, Randomized, ERG, VectorMetrics, RandomVector, Ranks, ChangeFromBase),
     )
 }
 """Every class that `Measures` is made of, by name."""

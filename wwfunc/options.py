@@ -19,6 +19,10 @@ SmallSample = Literal["corrected", "mle"]
 KS = Literal["one-sided", "two-sided"]
 MPMethod = Literal["tracy-widom", "kde"]
 Engine = Literal["auto", "host", "jax"]
+Peft = Literal["peft_only", "with_base"]
+DistanceMethod = Literal[
+    "raw", "euclidean", "cka", "centred_cka", "subspace", "wasserstein", "jensen_shannon"
+]
 
 FITS: tuple[Fit, ...] = get_args(Fit)
 FIX_FINGERS: tuple[FixFingers, ...] = get_args(FixFingers)
@@ -28,6 +32,8 @@ SMALL_SAMPLES: tuple[SmallSample, ...] = get_args(SmallSample)
 KS_DISTANCES: tuple[KS, ...] = get_args(KS)
 MP_METHODS: tuple[MPMethod, ...] = get_args(MPMethod)
 ENGINES: tuple[Engine, ...] = get_args(Engine)
+PEFTS: tuple[Peft, ...] = get_args(Peft)
+DISTANCES: tuple[DistanceMethod, ...] = get_args(DistanceMethod)
 
 
 class Method(NamedTuple):
@@ -122,6 +128,12 @@ class Options:
     """Scale each layer as if it had been initialised with unit variance by Glorot's rule."""
     conv2d_fft: int | None = None
     """Take a convolution as one operator on a periodic grid of this side; True is 32."""
+    peft: Peft = "peft_only"
+    """With a base model: the change of each layer, or ("with_base") base, delta and merged."""
+    intruders: bool = False
+    """With a base model: count the intruder dimensions of each change."""
+    scale: bool = True
+    """Multiply low-rank changes by their scale; WeightWatcher takes B A as it is (False)."""
     engine: Engine = "auto"
     """Eigenvalues by LAPACK ("host"), by JAX's device ("jax"), or by what JAX runs on ("auto")."""
 
@@ -209,6 +221,9 @@ _CHECKS: dict[str, Check] = {
     "inverse": checks.flag,
     "glorot_fix": checks.flag,
     "conv2d_fft": checks.grid,
+    "peft": checks.one_of(*PEFTS),
+    "intruders": checks.flag,
+    "scale": checks.flag,
     "engine": checks.one_of(*ENGINES),
 }
 """One check for each option, which returns the plain Python value."""

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-import fnmatch
 import itertools
 import logging
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from wwfunc import checks
 from wwfunc.analysis import Analysis
 from wwfunc.checkpoint import Checkpoint, TensorHint
-from wwfunc.errors import OptionError
+from wwfunc.comparison.pairing import Match, Matching, check_some, matching
+from wwfunc.comparison.tasks import tasks_of
+from wwfunc.errors import InputError, OptionError
 from wwfunc.layers.coverage import Coverage, CoverageRow
 from wwfunc.layers.find import Finding, find
 from wwfunc.layers.layer import Task
 from wwfunc.layers.select import chosen, unfit
 from wwfunc.layers.views import views
+from wwfunc.lowrank import LowRank
 from wwfunc.options import Options, make_options
 from wwfunc.records import LayerRecord
-from wwfunc.sources import as_checkpoint
+from wwfunc.sources import as_checkpoint, with_hints
 
 logger = logging.getLogger("wwfunc")
 
@@ -30,6 +34,7 @@ Progress = Callable[[int, int, str], None]
 NOT_SELECTED = "not selected by layers="
 NOT_MEASURED = "described, not measured"
 
+_PLAIN = {"peft": "peft_only", "intruders": False}
 _BEST_FIRST = ("analysed", "described")
 
 
@@ -37,6 +42,7 @@ def analyze(
     model: Any,
     options: Options | None = None,
     *,
+    base_model: Any = None,
     hints: Mapping[str, TensorHint] | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
@@ -52,8 +58,12 @@ def analyze(
         An `Options` record.
     **changes
         Single options by name, such as `layers="conv*"`, on top of `options`.
+    base_model
+        What `model` was made of, in any format: then each row is the change of a layer, model less
+        base, or what an adapter adds. Layers match by name; one without a partner is a row that
+        says so. Two layers are in memory at a time for each thread.
     hints
-        What tensors are, by name pattern, where the rules cannot tell.
+        What tensors are, by name pattern, where the rules cannot tell; in both models.
     threads
         Processors to use; None takes all, or what OMP_NUM_THREADS and its like allow.
     progress
@@ -83,14 +93,13 @@ def analyze(
     ['dense1', 'dense2', 'dense3', 'dense4']
     """
     options = make_options(options, **changes)
-    if progress is not None and not callable(progress):
-        raise OptionError(f"progress= is called with (done, total, name), {progress!r} cannot be")
-    checkpoint, findings = found(model, hints)
+    checks.callback("progress", progress)
+    checkpoint, findings, base = _opened(model, base_model, hints)
     from wwfunc.execution import engine, measure_all  # JAX is imported once there is work for it
 
-    wanted = _wanted(findings, options)
-    rows = {task.layer.key: _unfit(task, options) for task in wanted}
-    tasks = [task for task in wanted if rows[task.layer.key] is None]
+    planned = _planned(findings, None if base is None else find(base), options)
+    rows = {row.task.layer.key: row.refusal(options) for row in planned}
+    tasks = [row.task for row in planned if rows[row.task.layer.key] is None]
     done = itertools.count(1)
 
     def report(record: LayerRecord) -> None:
@@ -99,7 +108,8 @@ def analyze(
             progress(next(done), len(tasks), record.layer.longname)
 
     measure_all(tasks, options, threads, report)
-    return _gather(checkpoint, findings, rows, options, engine(options))
+    source = None if base is None else base.source or "memory"
+    return _gather(checkpoint, findings, rows, options, engine(options), source)
 
 
 def describe(
@@ -122,46 +132,86 @@ def describe(
     options = make_options(options, **changes)
     checkpoint, findings = found(model, hints)
     rows: dict[tuple[str, str], LayerRecord | None] = {
-        task.layer.key: _unfit(task, options)
-        or LayerRecord(layer=task.layer, status=NOT_MEASURED, measures=None)
-        for task in _wanted(findings, options)
+        row.task.layer.key: row.refusal(options)
+        or LayerRecord(layer=row.task.layer, status=NOT_MEASURED, measures=None)
+        for row in _planned(findings, None, options)
     }
     return _gather(checkpoint, findings, rows, options, "none")
+
+
+def _opened(
+    model: Any, base_model: Any, hints: Mapping[str, TensorHint] | None
+) -> tuple[Checkpoint, Sequence[Finding], Checkpoint | None]:
+    """The model, what its tensors are, and its base, hints for either."""
+    if base_model is None:
+        return *found(model, hints), None
+    checkpoint, base = with_hints([as_checkpoint(model), as_checkpoint(base_model)], hints)
+    if any(isinstance(leaf, LowRank) for leaf in base.values()):
+        raise InputError("base_model= is an adapter: give the model that it was made for")
+    return *found(checkpoint, None), base
 
 
 def found(
     model: Any, hints: Mapping[str, TensorHint] | None
 ) -> tuple[Checkpoint, Sequence[Finding]]:
     """What `analyze` takes as a checkpoint, and a finding for each of its tensors."""
-    checkpoint = as_checkpoint(model)
-    if hints is not None:
-        _check_patterns(hints, checkpoint)
-        checkpoint = checkpoint.with_hints(hints)
+    (checkpoint,) = with_hints([as_checkpoint(model)], hints)
     findings = find(checkpoint)
     if not any(finding.layer for finding in findings):
         logger.warning("%r holds no layer; its coverage says why", checkpoint)
     return checkpoint, findings
 
 
-def _check_patterns(hints: Any, checkpoint: Checkpoint) -> None:
-    if not isinstance(hints, Mapping):
-        raise OptionError(f"hints= maps name patterns to TensorHint, not {hints!r}")
-    for pattern in hints:
-        if not isinstance(pattern, str) or not fnmatch.filter(checkpoint, pattern):
-            raise OptionError(f"no tensor fits the pattern {pattern!r} in hints=")
+@dataclass(frozen=True)
+class _Row:
+    """A row to be: what to measure, or why it cannot be measured."""
+
+    task: Task
+    reason: str = ""
+
+    def refusal(self, options: Options) -> LayerRecord | None:
+        """The row of a layer that is not to be measured."""
+        reason = f"skipped: {self.reason}" if self.reason else unfit(self.task.layer, options)
+        return LayerRecord(layer=self.task.layer, status=reason, measures=None) if reason else None
 
 
-def _wanted(findings: Sequence[Finding], options: Options) -> list[Task]:
-    """What the options ask to measure: a task for each row."""
-    tasks = [finding.task for finding in findings if finding.task]
-    names = chosen([task.layer for task in tasks], options.layers)
-    return [view for task in tasks if task.layer.tensor in names for view in views(task, options)]
+def _planned(
+    findings: Sequence[Finding], base: Sequence[Finding] | None, options: Options
+) -> list[_Row]:
+    """What the options ask to measure: an entry for each row."""
+    needed = [name for name in ("peft", "intruders") if getattr(options, name) != _PLAIN[name]]
+    if base is None and needed:
+        asked = f"{needed[0]}={getattr(options, needed[0])!r}"
+        raise OptionError(f"{asked} looks at a change beside its base: give base_model=")
+    layers = [finding.layer for finding in findings if finding.layer]
+    names = chosen(layers, options.layers)
+    if base is None:
+        matches = [Match(ours=f.task, theirs=None) for f in findings if f.task]
+    else:
+        found = matching(findings, base)
+        check_some(found, "the model", "the base model")
+        _warn_of_rest(found)
+        matches = [*found.matches]
+    return [
+        _Row(view, match.reason)
+        for match in matches
+        if match.ours.layer.tensor in names
+        for task in tasks_of(match, options)
+        for view in views(task, options)
+    ]
 
 
-def _unfit(task: Task, options: Options) -> LayerRecord | None:
-    """The row of a layer that is not to be measured."""
-    reason = unfit(task.layer, options)
-    return LayerRecord(layer=task.layer, status=reason, measures=None) if reason else None
+def _warn_of_rest(found: Matching) -> None:
+    """An adapter leaves most layers alone; a whole model that does has lost them."""
+    adapter = any(isinstance(match.ours.handle, LowRank) for match in found.matches)
+    if found.rest and not adapter:
+        first = found.rest[0]
+        logger.warning(
+            "%d layers of the base model have no row, the first %r: %s",
+            len(found.rest),
+            first.task.layer.longname,
+            first.reason,
+        )
 
 
 def _gather(
@@ -170,6 +220,7 @@ def _gather(
     rows: Mapping[tuple[str, str], LayerRecord | None],
     options: Options,
     engine: str,
+    base: str | None = None,
 ) -> Analysis:
     records = [record for record in rows.values() if record is not None]
     by_tensor: defaultdict[str, list[LayerRecord]] = defaultdict(list)
@@ -181,6 +232,7 @@ def _gather(
         options=options,
         source=checkpoint.source,
         engine=engine,
+        base=base,
     )
 
 

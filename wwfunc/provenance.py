@@ -16,6 +16,8 @@ class Provenance:
     engine: str
     """What computed the eigenvalues: "host", "jax" or "none"."""
     versions: dict[str, str]
+    base: str | None = None
+    """Path of the base model, where changes from one were measured; "memory" for arrays."""
 
 
 PACKAGES = ("wwfunc", "jax", "jaxlib", "numpy")

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import fnmatch
 import logging
 import os
 import sys
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from wwfunc.checkpoint import ArrayHandle, Checkpoint, Handle, is_handle
+from wwfunc.checkpoint import ArrayHandle, Checkpoint, Handle, TensorHint, is_handle
 from wwfunc.dtypes import BY_TORCH_NAME
-from wwfunc.errors import InputError
+from wwfunc.errors import InputError, OptionError
 from wwfunc.opening import load
 
 logger = logging.getLogger("wwfunc")
@@ -48,6 +49,20 @@ def as_checkpoint(model: Any, *, whole: bool = False) -> Checkpoint:
             f"a mapping or pytree of arrays, or a state dict"
         )
     return Checkpoint(tensors)
+
+
+def with_hints(
+    checkpoints: Sequence[Checkpoint], hints: Mapping[str, TensorHint] | None
+) -> list[Checkpoint]:
+    """The checkpoints with hints on top of their own; each pattern must fit a tensor in one."""
+    if hints is None:
+        return list(checkpoints)
+    if not isinstance(hints, Mapping):
+        raise OptionError(f"hints= maps name patterns to TensorHint, not {hints!r}")
+    for pattern in hints:
+        if not isinstance(pattern, str) or not any(fnmatch.filter(c, pattern) for c in checkpoints):
+            raise OptionError(f"no tensor fits the pattern {pattern!r} in hints=")
+    return [checkpoint.with_hints(hints) for checkpoint in checkpoints]
 
 
 def _named_handles(tree: Any, whole: bool) -> Iterator[tuple[str, Handle]]:

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from wwfunc import host, matrices
+from wwfunc.comparison.change import ChangeFromBase, change_of
 from wwfunc.convolution import conv_esd, host_conv_esd
 from wwfunc.errors import InputError
 from wwfunc.fits.submatrices import window_esd, window_sides
@@ -38,6 +39,8 @@ class Spectrum:
     """The spectra of its shuffled weights."""
     localization: Localization | None = None
     """How localised its singular vectors are."""
+    change: ChangeFromBase | None = None
+    """How large it is beside what it changes."""
     failure: str = ""
 
 
@@ -58,7 +61,7 @@ def on_device(batch: Sequence[Task], options: Options) -> list[Spectrum]:
 
 def _is_plain(task: Task, options: Options) -> bool:
     """Whether eigenvalues are all that is wanted of stored weights."""
-    more = options.farms or options.randomize or options.vectors
+    more = options.farms or options.randomize or options.vectors or task.base
     return not more and task.grid is None and not isinstance(task.handle, LowRank)
 
 
@@ -84,7 +87,9 @@ def _attempt(
 ) -> Spectrum:
     """A tensor from a stranger may raise anything when it is read: that is this row's status."""
     try:
-        return compute(task, options)
+        spectrum = compute(task, options)
+        change = change_of(task, options.intruders) if task.base else None
+        return replace(spectrum, change=change)
     except Exception as cause:
         return Spectrum(task, failure=f"failed: {type(cause).__name__}: {cause}")
 

@@ -1,15 +1,17 @@
-"""An Analysis as a file: CSV, JSON or Parquet, by the suffix."""
+"""An Analysis, or rows of another kind, as a file: CSV, JSON or Parquet, by the suffix."""
 
 from __future__ import annotations
 
 import csv
 import importlib.util
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from wwfunc.analysis import Analysis
 from wwfunc.columns import COLUMNS
+from wwfunc.document import without_nan, write_document
 from wwfunc.errors import MissingExtraError, OptionError
 from wwfunc.files import output_path, write_atomically
 
@@ -28,6 +30,20 @@ def write_table(analysis: Analysis, path: str | Path) -> None:
     _WRITERS[path.suffix.lower()](analysis, path)
 
 
+def write_rows(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
+    """Write plain rows that share their names to `path`, atomically; raises as `write_table`."""
+    path = check_writable(path)
+    if path.suffix.lower() == ".csv":
+        _fill_csv(list(rows[0]) if rows else [], rows, path)
+    elif path.suffix.lower() == ".json":
+        write_document({"rows": without_nan(list(rows))}, path)
+    else:
+        import pandas
+
+        frame = pandas.DataFrame(list(rows))
+        write_atomically(path, lambda beside: frame.to_parquet(beside, index=False))
+
+
 def check_writable(path: str | Path) -> Path:
     """Raise what `write_table` would raise for this path, before there is an analysis."""
     path = output_path(path)
@@ -39,12 +55,17 @@ def check_writable(path: str | Path) -> Path:
 
 
 def _write_csv(analysis: Analysis, path: Path) -> None:
+    rows = (record.row() for record in analysis.records)
+    _fill_csv([column.name for column in COLUMNS], rows, path)
+
+
+def _fill_csv(names: Sequence[str], rows: Iterable[Mapping[str, Any]], path: Path) -> None:
     def fill(beside: Path) -> None:
         with open(beside, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-            table = csv.DictWriter(file, [column.name for column in COLUMNS])
+            table = csv.DictWriter(file, names)
             table.writeheader()
-            for record in analysis.records:
-                table.writerow({k: _cell(v) for k, v in record.row().items()})
+            for row in rows:
+                table.writerow({name: _cell(value) for name, value in row.items()})
 
     write_atomically(path, fill)
 

@@ -24,6 +24,8 @@ LARGEST = 1 << 34
 could ask for terabytes."""
 
 _KINDS: dict[int, Kind] = {2: "dense", 3: "conv1d", 4: "conv2d", 5: "conv3d"}
+_TURNED = TensorHint("dense", rows=(1,), cols=(0,))
+"""Of a dense layer that stores its input first."""
 _HINTS = {kind: TensorHint(kind) for kind in (*_KINDS.values(), "embedding")}
 
 
@@ -93,7 +95,10 @@ def _change(
             f"{path}: the change of {brief(pair.module)} is {[*shape]}, its weight {[*base]}"
         )
     magnitude = _magnitude(pair, tensors)
-    change = LowRank(up, down, scale.scale, shape, transposed, scale.alpha, magnitude)
+    per_input = magnitude is not None and _per_input(magnitude, up, pair)
+    change = LowRank(
+        up, down, scale.scale, shape, transposed, scale.alpha, magnitude, per_input=per_input
+    )
     _check_size(change, pair, path)
     return change
 
@@ -153,6 +158,12 @@ def _magnitude(pair: Pair, tensors: Mapping[str, Handle]) -> Handle | None:
     return tensors.get(name)
 
 
+def _per_input(magnitude: Handle, up: Handle, pair: Pair) -> bool:
+    """LyCORIS's `dora_scale` is (out, 1) or (1, in); PEFT's lengths are always of outputs."""
+    own = "magnitude" not in pair.names and len(magnitude.shape) > 1
+    return own and magnitude.shape[0] == 1 != up.shape[0]
+
+
 def _check_size(change: LowRank, pair: Pair, path: Path) -> None:
     nbytes = math.prod(change.shape) * change.dtype.itemsize
     if nbytes > LARGEST:
@@ -165,7 +176,11 @@ def _check_size(change: LowRank, pair: Pair, path: Path) -> None:
 def _hints(
     pair: Pair, name: str, change: LowRank, tensors: Mapping[str, Handle]
 ) -> Iterator[tuple[str, TensorHint]]:
-    yield name, _HINTS["embedding" if pair.table else _KINDS[len(change.shape)]]
+    turned = change.transposed and not pair.table
+    yield (
+        name,
+        _TURNED if turned else _HINTS["embedding" if pair.table else _KINDS[len(change.shape)]],
+    )
     base = f"{pair.owner}.base_layer.weight"
     if pair.table and base in tensors:
         yield base, _HINTS["embedding"]

@@ -18,6 +18,8 @@ from wwfunc.options import Options
 _ADVICE = (
     ("load(path, inert=True)", "--inert"),
     ("load(path, key=...)", "--key"),
+    ("give base_model=", "give --base"),
+    ("base_model= is", "--base is"),
     ("save(checkpoint.read(), path) if that is meant", "merge it into the weight first"),
 )
 """What an error says to do in Python, and what does it here."""

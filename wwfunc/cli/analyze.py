@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-from rich.markup import escape
-
 from wwfunc.cli import common, show
 from wwfunc.pipeline import analyze
 
@@ -14,9 +12,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Measure, print the table and the summary, write the files that were asked for."""
     common.check_outputs(arguments.output)
     model = common.open_model(arguments)
+    base = None if arguments.base is None else common.open_model(arguments, arguments.base)
     with show.progress_bar(not arguments.quiet) as progress:
         analysis = analyze(
             model,
+            base_model=base,
             threads=arguments.threads,
             progress=progress,
             **common.given_options(arguments),
@@ -25,6 +25,6 @@ def run(arguments: argparse.Namespace) -> int:
         console = show.console()
         console.print(show.analysis_table(analysis, console.width))
         for line in [*show.summary_lines(analysis), *common.left_out(model)]:
-            console.print(escape(line), soft_wrap=True)
+            console.print(show.safe(line), soft_wrap=True)
     common.write_outputs(analysis, arguments.output)
     return common.verdict(analysis, len(analysis.measured))

@@ -17,10 +17,11 @@ from wwfunc.tables import check_writable, write_table
 _OPTIONS = tuple(field.name for field in dataclasses.fields(Options))
 
 
-def open_model(arguments: argparse.Namespace) -> Checkpoint:
-    """The checkpoint at the path on the command line."""
+def open_model(arguments: argparse.Namespace, path: str | None = None) -> Checkpoint:
+    """The checkpoint at the path on the command line, or at another one as it says there."""
     chosen = {} if arguments.key is None else {"key": arguments.key}
-    return load(arguments.path, **chosen, **({"inert": True} if arguments.inert else {}))
+    inert = {"inert": True} if arguments.inert else {}
+    return load(arguments.path if path is None else path, **chosen, **inert)
 
 
 def left_out(model: Checkpoint) -> list[str]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-from rich.markup import escape
-
 from wwfunc.cli import common, show
 from wwfunc.pipeline import describe
 
@@ -19,6 +17,6 @@ def run(arguments: argparse.Namespace) -> int:
         console = show.console()
         console.print(show.description_table(analysis, console.width))
         for line in [show.coverage_line(analysis), *common.left_out(model)]:
-            console.print(escape(line), soft_wrap=True)
+            console.print(show.safe(line), soft_wrap=True)
     common.write_outputs(analysis, arguments.output)
     return common.verdict(analysis, len(analysis.records))

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import argparse
-import re
-from collections.abc import Callable
-from importlib import import_module
-from typing import Any
 
-from wwfunc import checks
-from wwfunc.checks import Selector
-from wwfunc.errors import OptionError
+from wwfunc.cli.arguments import (
+    add_flag,
+    add_input,
+    add_layers,
+    add_opening,
+    add_output,
+    add_selection,
+    keep,
+    later,
+    numbers,
+    positive,
+    side,
+    words,
+    xmax,
+)
 from wwfunc.options import (
+    DISTANCES,
     FITS,
     FIX_FINGERS,
     KS_DISTANCES,
     MP_METHODS,
     PEAK_RANGES,
+    PEFTS,
     SMALL_SAMPLES,
     THRESHOLDS,
 )
@@ -30,6 +40,9 @@ _EXAMPLES = """examples:
   wwfunc describe model.safetensors
   wwfunc sharpen model.safetensors sharpened.safetensors
   wwfunc smooth model.safetensors smoothed.safetensors --keep mp
+  wwfunc analyze adapter/ --base model/
+  wwfunc distances before.safetensors after.pt --method cka
+  wwfunc compare small/ medium/ large/ --truth 0.71,0.78,0.80
 """
 
 
@@ -47,19 +60,22 @@ def build_parser() -> argparse.ArgumentParser:
     _add_describe(commands)
     _add_sharpen(commands)
     _add_smooth(commands)
+    _add_distances(commands)
+    _add_compare(commands)
     return parser
 
 
 def _add_analyze(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command = commands.add_parser("analyze", help="measure every layer and print a table")
-    _add_selection(command)
+    add_selection(command)
     _add_fit(command)
     _add_trust(command)
     _add_random(command)
     _add_views(command)
-    command.add_argument("--threads", type=_positive, help="processors to use (default: all)")
-    _add_output(command)
-    command.set_defaults(run=_later("wwfunc.cli.analyze"))
+    _add_base(command)
+    command.add_argument("--threads", type=positive, help="processors to use (default: all)")
+    add_output(command)
+    command.set_defaults(run=later("wwfunc.cli.analyze"))
 
 
 def _add_fit(command: argparse.ArgumentParser) -> None:
@@ -69,7 +85,7 @@ def _add_fit(command: argparse.ArgumentParser) -> None:
     fit.add_argument("--xmin-min", type=float, help="smallest xmin that is tried")
     fit.add_argument("--xmin-max", type=float, help="largest xmin that is tried")
     fit.add_argument(
-        "--xmax", type=_xmax, help="largest eigenvalue to fit, or -K to leave out the K largest"
+        "--xmax", type=xmax, help="largest eigenvalue to fit, or -K to leave out the K largest"
     )
     fit.add_argument(
         "--fix-fingers",
@@ -116,15 +132,15 @@ def _add_trust(command: argparse.ArgumentParser) -> None:
 
 def _add_random(command: argparse.ArgumentParser) -> None:
     group = command.add_argument_group("beside random matrices")
-    _add_flag(group, "--mp-fit", "Marchenko-Pastur: sigma, bulk edges, spikes, soft rank")
+    add_flag(group, "--mp-fit", "Marchenko-Pastur: sigma, bulk edges, spikes, soft rank")
     group.add_argument(
         "--mp-method", choices=MP_METHODS, help="without spikes (default), or WeightWatcher's fit"
     )
-    _add_flag(group, "--randomize", "the same of shuffled weights, correlation traps among it")
-    _add_flag(group, "--detX", "the ERG (trace-log) condition")
-    _add_flag(group, "--vectors", "localisation of singular vectors")
-    _add_flag(group, "--ranks", "effective and energy ranks")
-    _add_flag(group, "--deltas", "level spacings")
+    add_flag(group, "--randomize", "the same of shuffled weights, correlation traps among it")
+    add_flag(group, "--detX", "the ERG (trace-log) condition")
+    add_flag(group, "--vectors", "localisation of singular vectors")
+    add_flag(group, "--ranks", "effective and energy ranks")
+    add_flag(group, "--deltas", "level spacings")
 
 
 def _add_views(command: argparse.ArgumentParser) -> None:
@@ -136,11 +152,11 @@ def _add_views(command: argparse.ArgumentParser) -> None:
         default=None,
         help="a row for each slice of a convolution",
     )
-    _add_flag(group, "--inverse", "fit the smallest eigenvalues, as 1 / lambda")
-    _add_flag(group, "--glorot-fix", "scale as if initialised with unit variance")
+    add_flag(group, "--inverse", "fit the smallest eigenvalues, as 1 / lambda")
+    add_flag(group, "--glorot-fix", "scale as if initialised with unit variance")
     group.add_argument(
         "--conv2d-fft",
-        type=_side,
+        type=side,
         nargs="?",
         const=True,
         metavar="SIDE",
@@ -148,15 +164,11 @@ def _add_views(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_flag(group: argparse._ArgumentGroup, name: str, words: str) -> None:
-    group.add_argument(name, action="store_true", default=None, help=words)
-
-
 def _add_describe(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command = commands.add_parser("describe", help="list the layers without reading the weights")
-    _add_selection(command)
-    _add_output(command)
-    command.set_defaults(run=_later("wwfunc.cli.describe"))
+    add_selection(command)
+    add_output(command)
+    command.set_defaults(run=later("wwfunc.cli.describe"))
 
 
 def _add_sharpen(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -165,7 +177,7 @@ def _add_sharpen(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     _add_transform(command)
     command.add_argument("--seed", type=int, default=0, help="of the shuffles (default: 0)")
-    command.set_defaults(run=_later("wwfunc.cli.transform"), transform="sharpen")
+    command.set_defaults(run=later("wwfunc.cli.transform"), transform="sharpen")
 
 
 def _add_smooth(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -175,112 +187,64 @@ def _add_smooth(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     _add_transform(command)
     command.add_argument(
         "--keep",
-        type=_keep,
+        type=keep,
         required=True,
         metavar="K",
         help="a count (-K takes out the K largest), a share such as 0.8, or erg, mp or pl: what "
         "the trace-log condition, the Marchenko-Pastur edge or the power law's tail keeps",
     )
-    command.set_defaults(run=_later("wwfunc.cli.transform"), transform="smooth")
+    command.set_defaults(run=later("wwfunc.cli.transform"), transform="smooth")
 
 
 def _add_transform(command: argparse.ArgumentParser) -> None:
-    _add_input(command)
+    add_input(command)
     command.add_argument("out", metavar="OUT", help="file to write: .safetensors, .npz or .npy")
-    _add_layers(command.add_argument_group("selection"))
+    add_layers(command.add_argument_group("selection"))
     command.add_argument("--quiet", "-q", action="store_true", help="print nothing, no progress")
 
 
-def _add_selection(command: argparse.ArgumentParser) -> None:
-    _add_input(command)
-    group = command.add_argument_group("selection")
-    _add_layers(group)
-    group.add_argument("--min-evals", type=int, help="fewest eigenvalues (default: 8)")
-    group.add_argument("--max-evals", type=int, help="most eigenvalues (default: no limit)")
-    group.add_argument("--max-N", type=int, help="longest side (default: no limit)")
-
-
-def _add_input(command: argparse.ArgumentParser) -> None:
-    command.add_argument("path", metavar="PATH", help="checkpoint file or folder of any format")
-    command.add_argument("--key", help="which model, where a file holds several: ema, generator")
-    command.add_argument(
-        "--inert", action="store_true", help="keep unknown objects of a pickle as descriptions"
-    )
-
-
-def _add_layers(group: argparse._ArgumentGroup) -> None:
+def _add_base(command: argparse.ArgumentParser) -> None:
+    group = command.add_argument_group("adapters, and what a model was made of")
+    group.add_argument("--base", metavar="MODEL", help="measure what PATH changes in this model")
     group.add_argument(
-        "--layers",
-        action="append",
-        type=_selector,
-        metavar="WHICH",
-        help="layer id, name, type, kind or pattern; -ID leaves one out; may be repeated",
+        "--peft", choices=PEFTS, help="rows for the changes (default), or for base and sum as well"
+    )
+    add_flag(group, "--intruders", "count leading directions that the base has none like")
+    group.add_argument(
+        "--no-scale",
+        dest="scale",
+        action="store_false",
+        default=None,
+        help="low-rank changes as B A, without alpha / r",
     )
 
 
-def _add_output(command: argparse.ArgumentParser) -> None:
+def _add_distances(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser("distances", help="how far two models are, layer by layer")
+    command.add_argument("first", metavar="A", help="checkpoint file or folder of any format")
+    command.add_argument("second", metavar="B", help="another one, of any format")
+    add_opening(command)
     command.add_argument(
-        "--output",
-        "-o",
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="write the rows to FILE: .csv, .json or .parquet; may be repeated",
+        "--method", choices=DISTANCES, default="raw", help="the distance (default: raw)"
     )
-    command.add_argument("--quiet", "-q", action="store_true", help="print no table, no progress")
+    command.add_argument("--rank", type=positive, default=10, help="directions of a subspace")
+    add_layers(command.add_argument_group("selection"))
+    add_output(command)
+    command.set_defaults(run=later("wwfunc.cli.distances"))
 
 
-def _later(module: str) -> Callable[[argparse.Namespace], int]:
-    """Import the command when it runs: `--help` stays quick."""
-
-    def run(arguments: argparse.Namespace) -> int:
-        return int(import_module(module).run(arguments))
-
-    return run
-
-
-def _selector(text: str) -> Selector:
-    whole = text.removeprefix("-").isdecimal()
-    return _checked(checks.selector, "layers", int(text) if whole else text)
-
-
-def _keep(text: str) -> int | float | str:
-    from wwfunc.transforms.smoothing import checked_keep  # with JAX, which `--help` does without
-
-    return _checked(checked_keep, _number(text))
-
-
-def _xmax(text: str) -> int | float:
-    return _checked(checks.xmax, "xmax", _number(text))
-
-
-def _checked(check: Callable[..., Any], *arguments: Any) -> Any:
-    """What `check` returns, or its words as wrong usage; argparse says the option's name."""
-    try:
-        return check(*arguments)
-    except OptionError as cause:
-        raise argparse.ArgumentTypeError(re.sub(r"^\w+(= | is )", "", str(cause))) from None
-
-
-def _number(text: str) -> int | float | str:
-    """A whole number, else a number, else the text."""
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
-
-
-def _side(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(
-            f"a whole number from 1, not {text!r}; give the file first, or --conv2d-fft=SIDE"
-        )
-    return int(text)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or text == "0":
-        raise argparse.ArgumentTypeError("a whole number from 1")
-    return int(text)
+def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser("compare", help="several models in one table")
+    command.add_argument("models", metavar="MODEL", nargs="+", help="files, folders, or analyses")
+    add_opening(command)
+    command.add_argument("--labels", type=words, metavar="A,B,...", help="names for the models")
+    command.add_argument(
+        "--truth",
+        type=numbers,
+        metavar="X,Y,...",
+        help="what is known of each, such as test accuracy: adds rank correlations",
+    )
+    _add_fit(command)
+    add_layers(command.add_argument_group("selection"))
+    add_output(command)
+    command.set_defaults(run=later("wwfunc.cli.compare"))

@@ -14,6 +14,9 @@ from rich.table import Table
 
 from wwfunc.analysis import Analysis
 from wwfunc.cli.text import printable
+from wwfunc.comparison.distancerecords import Distances
+from wwfunc.comparison.manymodels import Comparison
+from wwfunc.comparison.rankcorrelation import holm
 from wwfunc.pipeline import Progress as Callback
 from wwfunc.records import LayerRecord
 
@@ -59,7 +62,7 @@ def progress_bar(show: bool) -> Iterator[Callback | None]:
         task = bar.add_task("reading", total=None)
 
         def update(done: int, total: int, name: str) -> None:
-            bar.update(task, completed=done, total=total, description=name)
+            bar.update(task, completed=done, total=total, description=safe(name))
 
         yield update
 
@@ -72,6 +75,8 @@ def analysis_table(analysis: Analysis, width: int) -> Table:
         wanted["Lambda"] = 0
     options = analysis.options
     wanted |= {name: 0 for flag, name in ASKED.items() if getattr(options, flag)}
+    wanted |= {"relative_change": 0} if analysis.provenance.base else {}
+    wanted |= {"num_intruders": 0} if options.intruders else {}
     asked = [name for name, least in wanted.items() if not least]
     room = max(0, MOST_SHOWN - len(asked))
     optional = [name for name, least in wanted.items() if 0 < least <= width][:room]
@@ -85,7 +90,7 @@ def analysis_table(analysis: Analysis, width: int) -> Table:
         table.caption_justify = "left"
     for record in analysis.records:
         numbers = [_number(getattr(record, name)) for name in shown]
-        table.add_row(*_identity(record, width), *numbers, _safe(label(record)))
+        table.add_row(*_identity(record, width), *numbers, safe(label(record)))
     return table
 
 
@@ -142,8 +147,8 @@ def summary_lines(analysis: Analysis) -> Iterator[str]:
     yield coverage_line(analysis)
     if analysis.options.fit != "PL":
         return  # the labels are of power laws
-    over = sum(record.warning == "over-trained" for record in analysis.records)
-    under = sum(record.warning == "under-trained" for record in analysis.records)
+    over = sum(record.warning == "over-trained" for record in analysis.counted)
+    under = sum(record.warning == "under-trained" for record in analysis.counted)
     yield (
         f"labels: {over} over-trained (alpha < 2), {under} under-trained (alpha > 6), "
         f"{valid - over - under} between"
@@ -161,7 +166,7 @@ def coverage_line(analysis: Analysis) -> str:
 
 def _table(analysis: Analysis, width: int, *numbers: str) -> Table:
     title = analysis.provenance.source
-    table = Table(title=title and _safe(title), title_justify="left", box=SIMPLE_HEAD)
+    table = Table(title=title and safe(title), title_justify="left", box=SIMPLE_HEAD)
     table.add_column("id", justify="right", no_wrap=True)
     table.add_column("layer", overflow="fold")
     if width >= KIND_WIDTH:
@@ -177,10 +182,10 @@ def _identity(record: LayerRecord, width: int) -> list[str]:
     kind = [layer.kind] if width >= KIND_WIDTH else []
     name = f"{layer.longname} [{layer.part}]" if layer.part else layer.longname
     size = f"{layer.N} x {layer.M}" + (f" x {layer.rf}" if layer.rf > 1 else "")
-    return [str(layer.layer_id), _safe(name), *kind, size]
+    return [str(layer.layer_id), safe(name), *kind, size]
 
 
-def _safe(text: str) -> str:
+def safe(text: str) -> str:
     """Neither markup nor control characters of a stranger's text are obeyed."""
     return escape(printable(text))
 
@@ -189,3 +194,51 @@ def _number(value: float | None) -> str:
     if value is None or math.isnan(value):
         return ""
     return str(value) if isinstance(value, int) else f"{value:#.3g}".rstrip(".")
+
+
+def distance_table(found: Distances) -> Table:
+    """A row a layer of either model."""
+    first, second = (source or "memory" for source in found.sources)
+    title = f"{found.method}: {first} and {second}"
+    table = Table(title=safe(title), title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("id", justify="right", no_wrap=True)
+    table.add_column("layer", overflow="fold")
+    for name in ("N x M", "delta_W", "delta_b"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("status", overflow="fold")
+    for row in found.rows:
+        layer, name = row.layer, row.layer.longname
+        renamed = row.partner and row.partner != name
+        words = f"{row.status}, {row.partner} there" if renamed else row.status
+        size = f"{layer.N} x {layer.M}" + (f" x {layer.rf}" if layer.rf > 1 else "")
+        numbers = _number(row.delta_W), _number(row.delta_b)
+        table.add_row(str(layer.layer_id), safe(name), size, *numbers, safe(words))
+    return table
+
+
+def comparison_table(found: Comparison) -> Table:
+    """A row a model."""
+    table = Table(box=SIMPLE_HEAD)
+    table.add_column("model", overflow="fold")
+    truth = ["truth"] if found.has_truth else []
+    names = [*truth, "num_layers", "num_valid_alpha", *found.metrics]
+    for name in names:
+        table.add_column(name, justify="right", overflow="fold")
+    for row in found.rows:
+        values = {"truth": row.truth, **row.summary}
+        table.add_row(safe(row.label), *(_number(values[name]) for name in names))
+    return table
+
+
+def correlation_table(found: Comparison) -> Table:
+    """How each metric orders the models, beside the truth."""
+    table = Table(title="Kendall's tau with the truth", title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("metric", no_wrap=True)
+    for name in ("tau", "95 % interval", "p", "p (Holm)", "n"):
+        table.add_column(name, justify="right", no_wrap=True)
+    adjusted = holm([one.p for one in found.correlations.values()])
+    for (metric, one), p in zip(found.correlations.items(), adjusted, strict=True):
+        low, high = _number(one.low), _number(one.high)
+        interval = f"{low} to {high}" if low else ""
+        table.add_row(metric, _number(one.tau), interval, _number(one.p), _number(p), str(one.n))
+    return table

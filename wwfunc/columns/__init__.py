@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wwfunc.columns import ending, fits, identity, randommatrix, scale, sizes, trust
+from wwfunc.columns import change, ending, fits, identity, randommatrix, scale, sizes, trust
 from wwfunc.columns.column import Column
 
 COLUMNS: tuple[Column, ...] = (
@@ -12,6 +12,7 @@ COLUMNS: tuple[Column, ...] = (
     *sizes.COLUMNS,
     *scale.COLUMNS,
     *randommatrix.COLUMNS,
+    *change.COLUMNS,
     *ending.COLUMNS,
 )
 

@@ -13,6 +13,7 @@ from wwfunc.errors import OptionError
 from wwfunc.layers import names
 from wwfunc.layers.layer import Layer, Task
 from wwfunc.layers.rules import Facts, Skip, judge, unreadable
+from wwfunc.lowrank import LowRank
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,11 +119,11 @@ def _finding(
 ) -> Finding:
     if isinstance(verdict, Skip):
         return Finding(tensor=facts.tensor, handle=handle, rule=rule, reason=verdict.reason)
-    task = Task(layer=_layer(facts, verdict, rule, layer_id), handle=handle, hint=verdict)
+    task = Task(layer=_layer(facts, handle, verdict, rule, layer_id), handle=handle, hint=verdict)
     return Finding(tensor=facts.tensor, handle=handle, rule=rule, task=task)
 
 
-def _layer(facts: Facts, hint: TensorHint, rule: str, layer_id: int) -> Layer:
+def _layer(facts: Facts, handle: Handle, hint: TensorHint, rule: str, layer_id: int) -> Layer:
     rows = math.prod(facts.shape[axis] for axis in hint.rows)
     cols = math.prod(facts.shape[axis] for axis in hint.cols)
     size = math.prod(facts.shape)
@@ -140,4 +141,5 @@ def _layer(facts: Facts, hint: TensorHint, rule: str, layer_id: int) -> Layer:
         M=min(rows, cols),
         rf=size // (rows * cols) if size else 0,
         num_params=size,
+        lora_rank=handle.rank if isinstance(handle, LowRank) else None,
     )

@@ -29,6 +29,8 @@ class Layer:
     rf: int
     """Number of slices: the size of a convolution's receptive field."""
     num_params: int
+    lora_rank: int | None = None
+    """Columns of the factors, where the tensor is a low-rank change."""
 
     @property
     def layer_type(self) -> str:
@@ -57,5 +59,7 @@ class Task:
     """Factor on the matrices."""
     index: int | None = None
     """One slice alone; None takes all."""
+    base: Task | None = None
+    """The layer that this one is a change of, where it is one."""
     grid: int | None = None
     """Side of the grid on which a convolution is taken as one operator; None takes its slices."""

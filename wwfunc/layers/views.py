@@ -24,15 +24,22 @@ def _operator(task: Task, options: Options) -> Task:
     """Two-dimensional convolution on a grid, whose Fourier transform has a matrix a point."""
     grid = options.conv2d_fft
     assert grid is not None
-    layer = replace(task.layer, part=f"{grid} x {grid}", rf=grid * grid)
+    layer = replace(task.layer, part=_part(task, f"{grid} x {grid}"), rf=grid * grid)
     scale = _scale(task.layer, options) if options.glorot_fix else 1.0
     return replace(task, layer=layer, grid=grid, scale=scale)
 
 
 def _slice(task: Task, index: int, options: Options) -> Task:
     whole = task.layer
-    layer = replace(whole, part=str(index), rf=1, num_params=whole.num_params // whole.rf)
+    layer = replace(
+        whole, part=_part(task, str(index)), rf=1, num_params=whole.num_params // whole.rf
+    )
     return replace(task, layer=layer, index=index, scale=_scale(whole, options))
+
+
+def _part(task: Task, part: str) -> str:
+    """Behind the part that the task is of already: its base, its change."""
+    return f"{task.layer.part} {part}".strip()
 
 
 def _scale(layer: Layer, options: Options) -> float:

@@ -1,0 +1,1 @@
+"""Two models, an adapter and its base, a series."""
