@@ -35,8 +35,8 @@ RANDOM_FLAGS = ("--mp-fit", "--randomize", "--detX")
 TPL_LAYERS = ("encoder.layer.0.attention.self.key", "encoder.layer.0.output.dense")
 
 
-def all_cases(peer: str, minilm: Path, layer: Path) -> tuple[Case, ...]:
-    """Return the cases, given the peer's interpreter and the two checkpoints."""
+def all_cases(peer: str, minilm: Path, layer: Path, adapter: Path) -> tuple[Case, ...]:
+    """Return the cases, given the peer's interpreter and the three checkpoints."""
     return (
         Case(
             name="MiniLM, default analysis, warm: the analysis alone, after one before it",
@@ -116,6 +116,15 @@ def all_cases(peer: str, minilm: Path, layer: Path) -> tuple[Case, ...]:
             runs=1,
             discarded=0,
             speed=2.5,
+        ),
+        Case(
+            name="An adapter of rank 16 for a layer of 4096 x 4096, warm",
+            timer=worker,
+            ours=_ours("benchmarks.adapter", adapter),
+            peer=_ours("benchmarks.formed_product", adapter),
+            peer_name="B A and SciPy's svdvals",
+            runs=3,
+            speed=100.0,
         ),
     )
 

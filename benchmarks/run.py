@@ -9,7 +9,7 @@ from benchmarks.cases import all_cases
 from benchmarks.comparison import compare
 from benchmarks.machine import cores, processor, versions
 from benchmarks.report import page, write
-from benchmarks.weights import minilm, random_layer
+from benchmarks.weights import minilm, random_adapter, random_layer
 
 RESULTS = Path(__file__).with_name("results.md")
 
@@ -20,7 +20,8 @@ def main() -> None:
     parser.add_argument("--peer", required=True, help="the Python that has weightwatcher")
     peer = parser.parse_args().peer
     with tempfile.TemporaryDirectory() as folder:
-        cases = all_cases(peer, minilm(), random_layer(folder, size=4096))
+        layer, adapter = random_layer(folder, size=4096), random_adapter(folder, size=4096, rank=16)
+        cases = all_cases(peer, minilm(), layer, adapter)
         text = page([compare(case) for case in cases], conditions(peer))
     write(RESULTS, text)
     print(text)

@@ -1,4 +1,4 @@
-"""The checkpoints that are analysed: MiniLM, and one large random layer."""
+"""The checkpoints that are analysed: MiniLM, one large random layer, and an adapter of one."""
 
 import subprocess
 import sys
@@ -18,6 +18,21 @@ draws = np.random.default_rng(0).standard_normal((size, size), dtype=np.float32)
 save_file({"layer.weight": draws / np.float32(np.sqrt(size))}, path)
 """
 
+ADAPTER = """
+import sys
+import numpy as np
+from safetensors.numpy import save_file
+
+size, rank, path = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+rng = np.random.default_rng(0)
+factors = {"A": (rank, size), "B": (size, rank)}
+tensors = {
+    f"base_model.model.layer.lora_{side}.weight": rng.standard_normal(shape, dtype=np.float32)
+    for side, shape in factors.items()
+}
+save_file(tensors, path)
+"""
+
 
 def minilm() -> Path:
     """Return the path of the MiniLM weights."""
@@ -35,4 +50,12 @@ def random_layer(folder: str, *, size: int) -> Path:
     """
     path = Path(folder) / "layer.safetensors"
     subprocess.run([sys.executable, "-c", LAYER, str(size), str(path)], check=True)
+    return path
+
+
+def random_adapter(folder: str, *, size: int, rank: int) -> Path:
+    """Write a LoRA adapter of one square layer, by a process of its own, and return its path."""
+    path = Path(folder) / "adapter.safetensors"
+    arguments = (str(size), str(rank), str(path))
+    subprocess.run([sys.executable, "-c", ADAPTER, *arguments], check=True)
     return path
