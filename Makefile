@@ -15,7 +15,7 @@ OLDEST_PINS := jax==0.8.2 jaxlib==0.8.2 flax==0.12.0 numpy==2.0.0 scipy==1.13.0 
 # Those whose files are read; every one is compared with what it wrote itself.
 FRAMEWORK_PINS := torch==2.13.0 keras==3.15.1 peft==0.21.2 gguf==0.19.0 onnx==1.23.2
 
-.PHONY: demo test test-oldest test-frameworks fuzz validate null-table lint types bench golden pictures columns clean
+.PHONY: demo test test-oldest test-frameworks fuzz validate null-table lint types bench golden pictures series columns clean
 
 demo: $(VENV)/installed
 	@mkdir -p demo
@@ -64,6 +64,9 @@ golden: $(VENV)/tests-installed
 
 pictures: $(VENV)/tests-installed
 	$(VENV)/bin/python docs/draw_random_matrix.py
+
+series: $(VENV)/tests-installed
+	$(VENV)/bin/python examples/series.py --output docs/series.md --picture docs/series.svg
 
 columns: $(VENV)/installed
 	$(VENV)/bin/python docs/write_columns.py
