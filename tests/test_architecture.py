@@ -22,10 +22,10 @@ FLOORS = [
     {"columns", "checkpoint", "checks", "precision", "layers.names", "layers.coverage", "cli.text"},
     {"options", "pytrees", "lowrank", "matrices", "opening", "layers.layer", "layers.rules"},
     {"spectrum", "sources", "layers.find", "layers.select", "layers.views", "fits.expintegral"}
-    | {"comparison.matrixdistances"}
+    | {"comparison.matrixdistances", "comparison.layouts"}
     | {"keys", "localization", "randommatrix.tracywidom", "randommatrix.density"}
     | {"trust.bisection", "trust.likelihoodratio"},
-    {"comparison.pairing", "comparison.distancerecords"}
+    {"comparison.pairing", "comparison.biases", "comparison.distancerecords"}
     | {"host", "levels", "crosslayer", "saving", "fits.tail", "fits.truncatedlikelihood"}
     | {f"randommatrix.{n}" for n in ("kernelfit", "noisefit", "randomised", "randomvectors")}
     | {"randommatrix.permutation", "randommatrix.tracelog", "transforms.handles"},

@@ -117,13 +117,15 @@ def test_layers_without_a_partner_are_rows():
         wwfunc.analyze({"x.weight": normal(20, 10)}, base_model=BASE)
 
 
-def test_layers_of_the_base_alone_are_told(caplog):
+def test_layers_of_the_base_alone_are_rows():
     tuned = {"a.weight": TUNED["a.weight"]}
-    wwfunc.analyze(tuned, base_model=BASE)
-    assert "3 layers of the base model have no row, the first 'b'" in caplog.text
-    caplog.clear()
-    wwfunc.analyze(Checkpoint(ADAPTER), base_model=BASE)
-    assert caplog.text == ""
+    found = wwfunc.analyze(tuned, base_model=BASE)
+    alone = [record for record in found if record.part == "base model"]
+    assert [record.longname for record in alone] == ["b", "conv", "square"]
+    assert {r.status for r in alone} == {"skipped: no layer of this name in the first model"}
+    assert found.summary["num_layers"] == 1
+    assert len(wwfunc.analyze(tuned, base_model=BASE, layers="a")) == 1
+    assert len(wwfunc.analyze(Checkpoint(ADAPTER), base_model=BASE)) == len(ADAPTER)
 
 
 def test_other_layouts_and_formats(tmp_path):
@@ -212,7 +214,8 @@ def test_an_adapter_beside_its_base():
         expected = wwfunc.analyze(model, min_evals=1)
         for record in (record for record in found if record.part == part):
             same(record, expected[record.longname], ["norm", "spectral_norm"], 1e-6)
-            assert record.lora_rank == ADAPTER[record.layer.tensor].rank
+            rank = ADAPTER[record.layer.tensor].rank
+            assert record.lora_rank == (rank if part == "delta" else None)
     for record in (record for record in found if record.part == "delta"):
         name = record.layer.tensor
         size = np.linalg.norm(products[name]) / np.linalg.norm(BASE[name])
@@ -367,5 +370,5 @@ def test_an_adapter_is_no_base():
 
 def test_the_type_of_a_row_is_that_of_its_weights():
     tuned = {"a.weight": TUNED["a.weight"].astype(np.float16)}
-    found = wwfunc.analyze(tuned, base_model=BASE, peft="with_base")
+    found = wwfunc.analyze(tuned, base_model=BASE, peft="with_base", layers="a")
     assert [record.dtype for record in found] == ["float64", "float16", "float16"]

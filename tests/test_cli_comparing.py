@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
+from torch_files import storage, tensor, torch_zip
 
 import wwfunc
 from wwfunc.cli import main, show
@@ -35,6 +37,7 @@ def test_distances(files, tmp_path, capsys):
     found = wwfunc.distances(files["tuned"], files["base"])
     out = capsys.readouterr().out
     assert f"2 of 3 layers: mean delta_W {found.mean_W:.4g}, mean delta_b {found.mean_b:.4g}" in out
+    assert "; 80.00% and 98.11% of the parameters" in out
     assert "skipped: no layer of this name in the other model" in out
     read = [
         pd.read_csv(outputs[0], dtype={"delta_W": str}),
@@ -57,6 +60,24 @@ def test_distances_by_method_and_layer(files, capsys):
     assert "1 of 1 layers" in out
     assert main(["distances", files["tuned"], files["base"], "--quiet"]) == 0
     assert capsys.readouterr() == ("", "")
+
+
+def test_the_key_is_for_those_that_hold_such_a_part(tmp_path, files, capsys):
+    weights = wwfunc.load(files["base"])["b.weight"].read().astype(np.float32)
+    stored = storage("FloatStorage", "0", weights.size)
+    model = {"b.weight": tensor(stored, weights.shape)}
+    path = tmp_path / "two.pt"
+    torch_zip(path, {"ema": model, "model": model}, {"0": weights.tobytes()})
+    chosen = [str(path), files["base"], "--layers", "b"]
+    assert main(["distances", *chosen, "--key", "ema"]) == 0
+    assert re.search(r"mean delta_W \d.*e-07;", capsys.readouterr().out)
+    assert main(["analyze", str(path), "--key", "ema", "--base", files["tuned"]]) == 0
+    assert main(["compare", files["tuned"], str(path), "--key", "ema"]) == 0
+    capsys.readouterr()
+    assert main(["distances", *chosen]) == 1
+    assert "choose by --key" in capsys.readouterr().err
+    assert main(["distances", files["tuned"], files["base"], "--key", "ema"]) == 1
+    assert "has no option 'key'" in capsys.readouterr().err
 
 
 def test_compare(files, tmp_path, capsys):

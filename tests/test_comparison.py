@@ -11,7 +11,8 @@ import pytest
 import wwfunc
 from wwfunc import InputError, OptionError
 from wwfunc.columns import SUMMARY
-from wwfunc.comparison.manymodels import ACROSS, OPTIONS, SIZES
+from wwfunc.comparison.labelled import _name
+from wwfunc.comparison.manymodels import ACROSS, CHANGES, OPTIONS, SIZES
 from wwfunc.comparison.rankcorrelation import holm, kendall
 
 RNG = np.random.default_rng(31)
@@ -155,6 +156,65 @@ def test_a_series_by_label():
     other = pd.Series([1, 2, np.inf])
     assert [row.truth for row in wwfunc.compare(models, truth=other)][:2] == [1, 2]
     assert math.isnan(wwfunc.compare(models, truth=other).rows[2].truth)
+
+
+@pytest.mark.parametrize(
+    ("labels", "order"),
+    [([2, 1, 0], [0, 1, 2]), (["2", "0", "1"], [1, 2, 0])],
+)
+def test_a_series_is_taken_by_its_labels_as_text(labels, order):
+    models = dict(enumerate(list(MODELS.values())[:3]))
+    truth = pd.Series([0.1, 0.2, 0.3], index=labels)
+    expected = [dict(zip(map(str, labels), truth, strict=True))[str(n)] for n in range(3)]
+    assert [row.truth for row in wwfunc.compare(models, truth=truth)] == expected
+
+
+@pytest.mark.parametrize(
+    ("truth", "words"),
+    [
+        (pd.Series([1.0, 2.0], index=["a", "z"]), "known of 'z'"),
+        (pd.Series([1.0, 2.0, 3.0], index=["a", "a", "b"]), "truth has 'a' twice"),
+        (pd.DataFrame({"a": [1.0, 2.0], "b": [1.0, 2.0]}), "a Series, not a table"),
+    ],
+)
+def test_a_truth_that_could_be_misread(truth, words):
+    models = dict(zip("ab", MODELS.values(), strict=False))
+    with pytest.raises(OptionError, match=words):
+        wwfunc.compare(models, truth=truth)
+
+
+def test_labels_of_files_and_folders(tmp_path):
+    paths = [tmp_path / "pythia-1.4b", tmp_path / "pythia-1.0b"]
+    for path in paths:
+        path.mkdir()
+        wwfunc.save(wwfunc.Checkpoint(MODELS["1.0"]), path / "model.safetensors")
+    wwfunc.save(wwfunc.Checkpoint(MODELS["1.0"]), tmp_path / "one.safetensors")
+    found = wwfunc.compare([*paths, tmp_path / "one.safetensors"])
+    assert [row.label for row in found] == ["pythia-1.4b", "pythia-1.0b", "one"]
+    assert _name(tmp_path / "model.safetensors.index.json") == "model"
+
+
+def test_changes_are_not_averaged_as_weights_are():
+    base, model = MODELS["1.0"], MODELS["2.0"]
+    change = wwfunc.analyze(model, base_model=base)
+    assert wwfunc.compare([change, model]).notes == [CHANGES]
+    parts = wwfunc.analyze(model, base_model=base, peft="with_base")
+    assert wwfunc.compare([parts, change]).notes == [OPTIONS]
+
+
+def test_rounding_orders_nothing():
+    W = RNG.standard_normal((40, 30))
+    models = [{"x.weight": W * scale} for scale in (1, 2.2, 3.7, 0.31, 5.3, 7.1)]
+    found = wwfunc.compare(models, truth=[1, 2, 3, 4, 5, 6])
+    assert len({row.summary["alpha"] for row in found}) > 1
+    assert math.isnan(found.correlations["alpha"].tau)
+    assert found.correlations["log_norm"].tau == pytest.approx(9 / 15)
+
+
+def test_options_need_a_model_to_measure():
+    analysis = wwfunc.analyze(MODELS["1.0"])
+    with pytest.raises(OptionError, match="these were analysed before"):
+        wwfunc.compare([analysis], fit="TPL")
 
 
 def test_progress():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import warnings
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +18,10 @@ from hypothesis import strategies as st
 
 import wwfunc
 from wwfunc import InputError, OptionError, TensorHint
+from wwfunc.checkpoint import as_handle
 from wwfunc.comparison.matrixdistances import cka, frobenius, subspace_overlap
 from wwfunc.comparison.spectraldistances import jensen_shannon, wasserstein
+from wwfunc.lowrank import LowRank
 from wwfunc.options import DISTANCES as METHODS
 
 SIMILAR = ("cka", "centred_cka", "subspace")
@@ -294,6 +298,21 @@ def test_scales_whose_squares_leave_the_range(scale):
     [
         ({"x/kernel": (4, 3), "x/bias": [1.0, 2]}, {"x/kernel": (4, 3), "x/bias": [4.0, 6]}, 5.0),
         ({"weight": (4, 3), "bias": [1.0, 2]}, {"weight": (4, 3), "bias": [4.0, 6]}, 5.0),
+        (
+            {"in_proj_weight": (4, 3), "in_proj_bias": [1.0, 2]},
+            {"in_proj_weight": (4, 3), "in_proj_bias": [4.0, 6]},
+            5.0,
+        ),
+        (
+            {"x.weight_ih_l0": (4, 3), "x.bias_ih_l0": [1.0, 2]},
+            {"x.weight_ih_l0": (4, 3), "x.bias_ih_l0": [4.0, 6]},
+            5.0,
+        ),
+        (
+            {"x.weight": (4, 3), "x.bias": [1.0, 2]},
+            {"x.weight": (4, 3), "x.bias": [[4.0], [6]]},
+            5.0,
+        ),
         ({"x.weight": (4, 3), "x.bias": [1.0]}, {"x.weight": (4, 3), "x.bias": [4.0, 6]}, None),
         ({"x.weight": (4, 3), "x.bias": ["a"]}, {"x.weight": (4, 3), "x.bias": ["b"]}, None),
         ({"x.weight": (4, 3), "x.bias": [1j]}, {"x.weight": (4, 3), "x.bias": [2j]}, None),
@@ -331,6 +350,62 @@ def test_a_tensor_that_cannot_be_read_is_one_row():
     found = wwfunc.distances(a, wwfunc.Checkpoint({**a, "y.weight": Broken()}))
     assert found["x"].delta_W == 0.0
     assert found["y"].status == "failed: RuntimeError: the disk is gone"
+
+
+def low_rank(magnitude=None):
+    up, down, lengths = normal(6, 2), normal(2, 5, seed=1), np.full(6, magnitude or 0.0)
+    change = LowRank(as_handle(up), as_handle(down), 1.0, (6, 5))
+    return replace(change, magnitude=as_handle(lengths)) if magnitude else change
+
+
+def test_magnitudes_that_are_not_looked_at_are_told():
+    first, second = ({"x.weight": low_rank(length)} for length in (1.0, 100.0))
+    (row,) = wwfunc.distances(wwfunc.Checkpoint(first), wwfunc.Checkpoint(second))
+    assert row.delta_W == 0.0
+    assert row.status == "success; without DoRA's magnitudes, which need the base model"
+    plain = wwfunc.Checkpoint({"x.weight": low_rank()})
+    assert [row.status for row in wwfunc.distances(plain, plain)] == ["success"]
+
+
+def test_an_adapter_is_not_at_a_distance_from_weights():
+    adapter = wwfunc.Checkpoint({"x.weight": low_rank()})
+    for pair in ((adapter, {"x.weight": normal(6, 5)}), ({"x.weight": normal(6, 5)}, adapter)):
+        (row,) = wwfunc.distances(*pair)
+        assert math.isnan(row.delta_W)
+        assert row.status.startswith("skipped: one is what an adapter changes, the other a weight")
+
+
+def test_every_tensor_of_either_model_is_accounted_for():
+    a = {"x.weight": normal(6, 5), "x.bias": normal(6), "y.weight": normal(4, 3)}
+    b = {"model.x.weight": normal(6, 5), "model.q.weight": np.ones((40, 9), np.int8)}
+    found = wwfunc.distances(a, {**b, "model.z.weight": normal(8, 8)})
+    first, second = ({row.tensor: row for row in one} for one in found.coverage)
+    assert {name: row.status == "analysed" for name, row in first.items()} == {
+        "x.weight": True,
+        "x.bias": False,
+        "y.weight": False,
+    }
+    assert first["x.bias"].reason == "a bias"
+    assert first["y.weight"].reason == found["y"].status
+    assert second["model.x.weight"].longname == "x"
+    assert "int8" in second["model.q.weight"].reason
+    assert second["model.z.weight"].reason == found["model.z"].status
+    assert [one.share for one in found.coverage] == pytest.approx([30 / 48, 30 / 454])
+    chosen = wwfunc.distances(a, a, layers="x")
+    assert chosen.coverage[0][2].reason == "not selected by layers="
+    assert chosen.coverage[0].share == chosen.coverage[1].share == 30 / 48
+
+
+def test_large_distances_have_a_mean():
+    a = {f"x{i}.weight": np.full((3, 3), 5e307) for i in range(4)}
+    found = wwfunc.distances(a, {name: 0 * array for name, array in a.items()})
+    assert found.mean_W == pytest.approx(1.5e308)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        b = wwfunc.distances(
+            {"x.weight": np.full((3, 3), 1.7e308)}, {"x.weight": -np.full((3, 3), 1.7e308)}
+        )
+    assert b.rows[0].status.startswith("failed")
 
 
 def test_inputs_are_not_changed():

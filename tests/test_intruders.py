@@ -133,3 +133,11 @@ def test_of_an_adapter():
     ).records[0]
     assert record.num_intruders == intruder_dimensions(base, base + 4.0 * up @ down) == 2
     assert record.lora_rank == 2
+
+
+def test_the_outputs_of_a_table_are_its_columns():
+    base, tuned = normal(60, 30), normal(60, 30, seed=1)
+    found = wwfunc.analyze({"emb.weight": tuned}, base_model={"emb.weight": base}, intruders=True)
+    assert found.records[0].kind == "embedding"
+    expected = intruder_dimensions(base.T, tuned.T)
+    assert found.records[0].num_intruders == expected != intruder_dimensions(base, tuned)

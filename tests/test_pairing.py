@@ -37,7 +37,7 @@ def test_the_place_means_nothing():
     assert [m.reason for m in found.matches] == ["no layer of this name in the other model"] * 2
     assert [alone.task.layer.longname for alone in found.rest] == ["c", "d"]
     with pytest.raises(InputError, match=r"'a': no layer of this name .* 2 layers, the first 'c'"):
-        check_some(found, "the model", "the base")
+        check_some(found, [], "the model", "the base")
 
 
 def test_the_last_part_may_be_another():
@@ -121,8 +121,11 @@ def test_why_a_tensor_is_no_layer_there():
 
 
 def test_no_layer_at_all():
-    with pytest.raises(InputError, match="the model has no layer"):
-        check_some(matching([], model(["x.weight"])), "the model", "the base")
+    factors = model(["x.vera_lambda_b"])
+    with pytest.raises(InputError, match=r"has no layer; 'x\.vera_lambda_b': a factor of"):
+        check_some(matching(factors, model(["x.weight"])), factors, "the model", "the base")
+    with pytest.raises(InputError, match=r"the model has no layer$"):
+        check_some(matching([], model(["x.weight"])), [], "the model", "the base")
 
 
 def test_shapes_that_differ():
@@ -146,6 +149,96 @@ def adapter(names):
     )
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ((12, 10, 3, 1), (12, 10, 1, 3)),
+        ((12, 10, 9), (12, 10, 3, 3)),
+        ((12, 10, 2, 3), (12, 10, 3, 2)),
+    ],
+)
+def test_kernels_of_other_sides_are_other_shapes(first, second):
+    found = matching(model(["c.weight"], first), model(["c.weight"], second))
+    assert "the shapes differ" in found.matches[0].reason
+
+
+def test_a_kernel_of_one_tap_is_a_matrix():
+    found = matching(model(["c.weight"], (12, 10, 1, 1)), model(["c.weight"]))
+    assert found.matches[0].reason == ""
+
+
+@pytest.mark.parametrize(
+    ("second", "fits"), [((20, 4, 5), True), ((20, 5, 4), False), ((20, 20), True)]
+)
+def test_heads_are_part_of_the_shape(second, fits):
+    def attention(shape):
+        hint = TensorHint("dense", rows=tuple(range(1, len(shape))), cols=(0,))
+        return find(Checkpoint({"q.kernel": RNG.standard_normal(shape)}, hints={"q.kernel": hint}))
+
+    found = matching(attention((20, 4, 5)), attention(second))
+    assert (found.matches[0].reason == "") is fits
+
+
+def mixed(transposed):
+    """An adapter of an input-first layer, a plain one and a square one, by one word for all."""
+    shapes = {"first.weight": (30, 10), "plain.weight": (12, 10), "square.weight": (10, 10)}
+    return find(
+        Checkpoint(
+            {
+                name: LowRank(
+                    as_handle(RNG.standard_normal((out, 2))),
+                    as_handle(RNG.standard_normal((2, into))),
+                    1.0,
+                    (into, out) if transposed else (out, into),
+                    transposed,
+                )
+                for name, (out, into) in shapes.items()
+            },
+            hints={
+                name: TensorHint("dense", rows=(int(transposed),), cols=(int(not transposed),))
+                for name in shapes
+            },
+        )
+    )
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_one_word_of_an_adapter_for_layers_of_two_kinds(transposed):
+    base = Checkpoint(
+        {
+            "first.weight": RNG.standard_normal((10, 30)),  # as GPT-2 has it
+            "plain.weight": RNG.standard_normal((12, 10)),
+            "square.weight": RNG.standard_normal((10, 10)),
+        }
+    )
+    ours = mixed(transposed)
+    by_name = {m.ours.layer.tensor: m for m in matching(ours, find(base)).matches}
+    for name in ("first.weight", "plain.weight"):
+        match = by_name[name]
+        assert match.reason == ""
+        assert match.ours.handle.shape == match.theirs.handle.shape
+        own = next(f.task.handle for f in ours if f.tensor == name)
+        product = own.read() if own.shape == match.ours.handle.shape else own.read().T
+        np.testing.assert_array_equal(match.ours.handle.read(), product)
+    wrong = "plain" if transposed else "first"
+    words = f"which side is its input cannot be told: fan_in_fan_out does not hold for {wrong}"
+    assert by_name["square.weight"].reason == words
+
+
+def test_an_adapter_whose_word_holds_leaves_square_layers_alone():
+    base = Checkpoint(
+        {
+            n: RNG.standard_normal(s)
+            for n, s in {
+                "first.weight": (30, 10),
+                "plain.weight": (12, 10),
+                "square.weight": (10, 10),
+            }.items()
+        }
+    )
+    assert {m.reason for m in matching(mixed(False), find(base)).matches} == {""}
+
+
 def test_kohyas_names_have_underscores_for_dots():
     base = ["down_blocks.0.attn1.to_q.weight", "down_blocks.0.attn1.to_out.0.weight"]
     ours = [
@@ -164,6 +257,25 @@ def test_kohyas_names_in_a_pipeline():
     ours = ["lora_unet_a_b.weight", "lora_te_a_b.weight", "lora_te2_a_b.weight"]
     base = ["unet.a.b.weight", "text_encoder.a.b.weight", "text_encoder_2.a.b.weight"]
     assert pairs(adapter(ours), model(base)) == dict(zip(ours, base, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "base"),
+    [
+        ("lora_unet_input_blocks_4_1_proj_in", "model.diffusion_model.input_blocks.4.1.proj_in"),
+        ("lora_te_text_model_fc1", "cond_stage_model.transformer.text_model.fc1"),
+        ("lora_te1_text_model_fc1", "conditioner.embedders.0.transformer.text_model.fc1"),
+    ],
+)
+def test_kohyas_names_in_a_file_that_holds_a_pipeline(name, base):
+    ours = adapter([f"{name}.weight"])
+    theirs = model([f"{base}.weight", "first_stage_model.decoder.conv.weight"])
+    assert pairs(ours, theirs) == {f"{name}.weight": f"{base}.weight"}
+
+
+def test_underscores_are_dots_in_kohyas_names_alone():
+    ours = adapter(["h.a_b.weight", "x.weight"])
+    assert pairs(ours, model(["h_a.b.weight", "x.weight"]))["h.a_b.weight"] is None
 
 
 def test_an_adapter_knows_how_its_base_is_stored():

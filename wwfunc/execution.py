@@ -190,8 +190,8 @@ def _failures(measures: Measures, known: tuple[int, ...]) -> Iterator[str]:
 
 def _remarks(task: Task) -> Iterator[str]:
     """What a reader of the numbers must know."""
-    if isinstance(task.handle, LowRank) and task.handle.magnitude is not None:
-        yield "without DoRA's magnitudes, which need the base model"
+    if isinstance(task.handle, LowRank) and task.handle.remark:
+        yield task.handle.remark
 
 
 def _measure(spectrum: Spectrum, own: ESD, options: Options) -> Measures:

@@ -11,6 +11,7 @@ import numpy as np
 from wwfunc.checkpoint import Handle
 from wwfunc.errors import InputError
 
+DORA = "without DoRA's magnitudes, which need the base model"
 _BLOCK_BYTES = 1 << 24
 
 
@@ -51,6 +52,11 @@ class LowRank:
     def rank(self) -> int:
         """Number of columns of `up` and of rows of `down`: the rank of the change is no higher."""
         return self.down.shape[0]
+
+    @property
+    def remark(self) -> str:
+        """What a reader of numbers of this change must know."""
+        return "" if self.magnitude is None else DORA
 
     @property
     def dtype(self) -> np.dtype:

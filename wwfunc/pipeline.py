@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import itertools
 import logging
-import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from wwfunc import checks
@@ -17,7 +16,7 @@ from wwfunc.comparison.pairing import Match, Matching, check_some, matching
 from wwfunc.comparison.tasks import tasks_of
 from wwfunc.errors import InputError, OptionError
 from wwfunc.layers.coverage import Coverage, CoverageRow
-from wwfunc.layers.find import Finding, find
+from wwfunc.layers.find import Finding, coverage_row, find
 from wwfunc.layers.layer import Task
 from wwfunc.layers.select import chosen, unfit
 from wwfunc.layers.views import views
@@ -35,6 +34,8 @@ NOT_SELECTED = "not selected by layers="
 NOT_MEASURED = "described, not measured"
 
 _PLAIN = {"peft": "peft_only", "intruders": False}
+BASE_ALONE = "base model"
+"""The part of a row that the base has and the model has not."""
 _BEST_FIRST = ("analysed", "described")
 
 
@@ -185,33 +186,31 @@ def _planned(
         raise OptionError(f"{asked} looks at a change beside its base: give base_model=")
     layers = [finding.layer for finding in findings if finding.layer]
     names = chosen(layers, options.layers)
+    lost: list[_Row] = []
     if base is None:
         matches = [Match(ours=f.task, theirs=None) for f in findings if f.task]
     else:
         found = matching(findings, base)
-        check_some(found, "the model", "the base model")
-        _warn_of_rest(found)
+        check_some(found, findings, "the model", "the base model")
         matches = [*found.matches]
-    return [
+        lost = [] if options.layers else [*_lost(found)]
+    rows = [
         _Row(view, match.reason)
         for match in matches
         if match.ours.layer.tensor in names
         for task in tasks_of(match, options)
         for view in views(task, options)
     ]
+    return [*rows, *lost]
 
 
-def _warn_of_rest(found: Matching) -> None:
-    """An adapter leaves most layers alone; a whole model that does has lost them."""
-    adapter = any(isinstance(match.ours.handle, LowRank) for match in found.matches)
-    if found.rest and not adapter:
-        first = found.rest[0]
-        logger.warning(
-            "%d layers of the base model have no row, the first %r: %s",
-            len(found.rest),
-            first.task.layer.longname,
-            first.reason,
-        )
+def _lost(found: Matching) -> Iterator[_Row]:
+    """Layers of the base alone: an adapter leaves most as they are, a whole model has lost them."""
+    if any(isinstance(match.ours.handle, LowRank) for match in found.matches):
+        return
+    for alone in found.rest:
+        layer = replace(alone.task.layer, part=BASE_ALONE)
+        yield _Row(replace(alone.task, layer=layer), alone.reason)
 
 
 def _gather(
@@ -243,16 +242,8 @@ def _coverage_row(finding: Finding, records: Sequence[LayerRecord]) -> CoverageR
     reason = finding.reason
     if finding.layer and status != "analysed":
         reason = records[0].status if records else NOT_SELECTED
-    return CoverageRow(
-        tensor=finding.tensor,
-        shape=finding.handle.shape,
-        dtype=finding.handle.dtype.name,
-        num_params=math.prod(finding.handle.shape),
-        status=status,
-        rule=finding.rule,
-        reason=reason,
-        longname=records[0].layer.longname if records else "",
-    )
+    longname = records[0].layer.longname if records else ""
+    return coverage_row(finding, status, reason, longname)
 
 
 def _coverage_status(record: LayerRecord) -> str:

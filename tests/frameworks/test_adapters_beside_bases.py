@@ -128,3 +128,23 @@ def test_gpt2_stores_its_inputs_first(tmp_path):
         if record.part == "merged":
             name = record.layer.tensor.removeprefix("base_model.model.")
             close(record, merged[name])
+
+
+def test_one_word_of_pefts_for_layers_that_are_stored_both_ways(tmp_path):
+    """The last module that PEFT wraps decides `fan_in_fan_out` in the file for all of them."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    sides = {"n_layer": 1, "n_head": 2, "n_embd": 16, "vocab_size": 50, "n_positions": 20}
+    torch.manual_seed(0)
+    net = GPT2LMHeadModel(GPT2Config(**sides, tie_word_embeddings=False))
+    base = weights(net)
+    model = adapted(net, target_modules=["c_attn", "c_proj", "lm_head"])
+    model.save_pretrained(tmp_path)
+    merged = weights(copy.deepcopy(model).double().merge_and_unload())
+    found = wwfunc.analyze(loaders.load(tmp_path), base_model=base, peft="with_base")
+    by_name = {(record.longname, record.part): record for record in found}
+    for name in ("transformer.h.0.attn.c_attn", "transformer.h.0.mlp.c_proj", "lm_head"):
+        record = by_name[name, "merged"]
+        close(record, merged[f"{name}.weight"])
+    (square,) = (r for r in found if r.longname == "transformer.h.0.attn.c_proj")
+    assert "fan_in_fan_out does not hold for" in square.status

@@ -11,12 +11,12 @@ from wwfunc.pipeline import analyze
 def run(arguments: argparse.Namespace) -> int:
     """Measure, print the table and the summary, write the files that were asked for."""
     common.check_outputs(arguments.output)
-    model = common.open_model(arguments)
-    base = None if arguments.base is None else common.open_model(arguments, arguments.base)
+    paths = [arguments.path] if arguments.base is None else [arguments.path, arguments.base]
+    model, *bases = common.open_models(arguments, paths)
     with show.progress_bar(not arguments.quiet) as progress:
         analysis = analyze(
             model,
-            base_model=base,
+            base_model=next(iter(bases), None),
             threads=arguments.threads,
             progress=progress,
             **common.given_options(arguments),
@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.quiet:
         console = show.console()
         console.print(show.analysis_table(analysis, console.width))
-        for line in [*show.summary_lines(analysis), *common.left_out(model)]:
+        for line in [*show.summary_lines(analysis), *common.left_out(model, *bases)]:
             console.print(show.safe(line), soft_wrap=True)
     common.write_outputs(analysis, arguments.output)
     return common.verdict(analysis, len(analysis.measured))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from wwfunc.analysis import Analysis
 from wwfunc.checkpoint import Checkpoint
+from wwfunc.errors import CheckpointError, OptionError
 from wwfunc.opening import load
 from wwfunc.options import Options
 from wwfunc.tables import check_writable, write_table
@@ -24,10 +26,27 @@ def open_model(arguments: argparse.Namespace, path: str | None = None) -> Checkp
     return load(arguments.path if path is None else path, **chosen, **inert)
 
 
-def left_out(model: Checkpoint) -> list[str]:
-    """A line for the parts of the file that hold tensors and were not taken, if there are any."""
-    parts = model.metadata.get("left_out")
-    return [f"left out: {parts}; --key chooses a part, --key '' takes all"] if parts else []
+def open_models(arguments: argparse.Namespace, paths: Sequence[str]) -> list[Checkpoint]:
+    """Several checkpoints: `--key` is for those that hold a part of that name, at least for one."""
+    if arguments.key is None:
+        return [open_model(arguments, path) for path in paths]
+    models, refusals = [], []
+    for path in paths:
+        try:
+            models.append(open_model(arguments, path))
+        except (OptionError, CheckpointError) as refusal:
+            refusals.append(refusal)
+            without = argparse.Namespace(**{**vars(arguments), "key": None})
+            models.append(open_model(without, path))
+    if len(refusals) == len(paths):
+        raise refusals[0]
+    return models
+
+
+def left_out(*models: Checkpoint) -> list[str]:
+    """A line for the parts of a file that hold tensors and were not taken, if there are any."""
+    parts = [model.metadata.get("left_out") for model in models]
+    return [f"left out: {p}; --key chooses a part, --key '' takes all" for p in parts if p]
 
 
 def given_options(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
-from typing import Any
 
 from wwfunc.analysis import Analysis, load_analysis
 from wwfunc.checkpoint import Checkpoint
@@ -17,7 +16,7 @@ from wwfunc.tables import write_rows
 def run(arguments: argparse.Namespace) -> int:
     """Measure each model, print a row a model, and what orders them as the truth does."""
     common.check_outputs(arguments.output)
-    models = [_opened(arguments, path) for path in arguments.models]
+    models = _opened(arguments)
     with show.progress_bar(not arguments.quiet) as progress:
         found = compare(
             models,
@@ -47,10 +46,15 @@ def _verdict(found: Comparison) -> int:
     return 1
 
 
-def _opened(arguments: argparse.Namespace, path: str) -> Analysis | Checkpoint | Any:
-    """A saved analysis by its suffix, else a checkpoint, which an index of shards is too."""
-    saved = path.endswith(".json") and not path.endswith(".index.json")
-    return load_analysis(path) if saved else common.open_model(arguments, path)
+def _opened(arguments: argparse.Namespace) -> list[Analysis | Checkpoint]:
+    """Saved analyses by their suffix, else checkpoints, which indices of shards are too."""
+    saved = {
+        path: load_analysis(path)
+        for path in arguments.models
+        if path.endswith(".json") and not path.endswith(".index.json")
+    }
+    others = iter(common.open_models(arguments, [p for p in arguments.models if p not in saved]))
+    return [saved[path] if path in saved else next(others) for path in arguments.models]
 
 
 def _lines(found: Comparison) -> Iterator[str]:

@@ -15,9 +15,7 @@ from wwfunc.tables import write_rows
 def run(arguments: argparse.Namespace) -> int:
     """Measure, print a row a layer and the mean, write the files that were asked for."""
     common.check_outputs(arguments.output)
-    first, second = (
-        common.open_model(arguments, path) for path in (arguments.first, arguments.second)
-    )
+    first, second = common.open_models(arguments, [arguments.first, arguments.second])
     with show.progress_bar(not arguments.quiet) as progress:
         found = distances(
             first,
@@ -30,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.quiet:
         console = show.console()
         console.print(show.distance_table(found))
-        for line in [_summary(found), *common.left_out(first), *common.left_out(second)]:
+        for line in [_summary(found), *common.left_out(first, second)]:
             console.print(show.safe(line), soft_wrap=True)
     for output in arguments.output:
         write_rows(found.as_dicts(), output)
@@ -40,7 +38,9 @@ def run(arguments: argparse.Namespace) -> int:
 def _summary(found: Distances) -> str:
     count = len(found.rows) - len(found.unmatched)
     words = f"{count} of {len(found.rows)} layers: mean delta_W {found.mean_W:.4g}"
-    return words if found.mean_b != found.mean_b else f"{words}, mean delta_b {found.mean_b:.4g}"
+    words += "" if found.mean_b != found.mean_b else f", mean delta_b {found.mean_b:.4g}"
+    shares = " and ".join(f"{one.share:.2%}" for one in found.coverage)
+    return f"{words}; {shares} of the parameters"
 
 
 def _verdict(found: Distances) -> int:

@@ -242,7 +242,8 @@ def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--truth",
         type=numbers,
         metavar="X,Y,...",
-        help="what is known of each, such as test accuracy: adds rank correlations",
+        help="what is known of each, such as test accuracy: adds rank correlations (--truth=-1,... "
+        "where the first is negative)",
     )
     _add_fit(command)
     add_layers(command.add_argument_group("selection"))

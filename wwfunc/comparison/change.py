@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from wwfunc import host
 from wwfunc.comparison.differences import in_layout
 from wwfunc.comparison.intruders import intruder_dimensions
-from wwfunc.comparison.pairing import sides
+from wwfunc.comparison.layouts import sides
 from wwfunc.layers.layer import Task
 from wwfunc.lowrank import LowRank
 from wwfunc.matrices import unfold
@@ -64,11 +64,11 @@ def _size(task: Task) -> float:
 
 
 def _intruders(base: Float[np.ndarray, "k n m"], task: Task) -> int:
-    """Over the slices; left vectors are those of the outputs."""
+    """Over the slices; left vectors are those of the outputs, which are a table's columns."""
     after = base.astype(np.float64) + _slices(task.handle.read(), task)
     if not np.isfinite(after).all():
         return -1
-    turned = sides(task)[0] != base.shape[1]
+    turned = (sides(task)[0] != base.shape[1]) != (task.layer.kind == "embedding")
     pairs = zip(base, after, strict=True)
     return sum(
         intruder_dimensions(a.T, b.T) if turned else intruder_dimensions(a, b) for a, b in pairs

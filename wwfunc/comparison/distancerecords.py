@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from wwfunc.layers.coverage import Coverage
 from wwfunc.layers.layer import Layer
 from wwfunc.options import DistanceMethod
 
@@ -26,7 +27,7 @@ class LayerDistance:
     delta_b: float
     """Of the biases, for "raw" and "euclidean"; NaN where not both have one of one length."""
     status: str
-    """"success", or why there is no number."""
+    """"success", with remarks; or why there is no number."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,6 +45,8 @@ class Distances:
     method: DistanceMethod
     rows: tuple[LayerDistance, ...]
     sources: tuple[str | None, str | None]
+    coverage: tuple[Coverage, Coverage]
+    """What became of each tensor of either model."""
 
     def __repr__(self) -> str:
         count = len(self.rows) - len(self.unmatched)
@@ -64,7 +67,7 @@ class Distances:
     @property
     def unmatched(self) -> tuple[LayerDistance, ...]:
         """The rows without a number, each with its reason."""
-        return tuple(row for row in self.rows if row.status != "success")
+        return tuple(row for row in self.rows if math.isnan(row.delta_W))
 
     @property
     def mean_W(self) -> float:
@@ -105,4 +108,4 @@ class Distances:
 
 def _mean(values: Iterable[float]) -> float:
     valid = [value for value in values if not math.isnan(value)]
-    return math.fsum(valid) / len(valid) if valid else math.nan
+    return math.fsum(value / len(valid) for value in valid) if valid else math.nan

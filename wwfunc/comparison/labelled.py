@@ -52,10 +52,15 @@ def _listed(what: str, values: Any) -> list[Any]:
 def _names(models: Sequence[Any]) -> list[str]:
     """File names without what the formats add; numbers before those that are not one's alone."""
     sources = enumerate(map(_source, models), 1)
-    names = [Path(source).stem if source else f"model {number}" for number, source in sources]
+    names = [_name(Path(source)) if source else f"model {number}" for number, source in sources]
     if len(set(names)) == len(names):
         return names
     return [f"{number} {name}" for number, name in enumerate(names, 1)]
+
+
+def _name(path: Path) -> str:
+    """Of a folder all of it: `pythia-1.4b`."""
+    return path.name if path.is_dir() else path.name.removesuffix(".index.json").rpartition(".")[0]
 
 
 def _source(model: Any) -> str | None:
@@ -66,12 +71,25 @@ def _source(model: Any) -> str | None:
     return model.source if isinstance(model, Checkpoint) else None
 
 
+def _from_pandas(truth: Any) -> Any:
+    """A Series by its labels, or in order where it has but the numbers of its rows."""
+    if truth.ndim != 1:
+        raise OptionError("truth is one number for each model: a Series, not a table")
+    if type(truth.index).__name__ == "RangeIndex":
+        return list(truth)
+    labels = [str(label) for label in truth.index]
+    twice = [label for label in labels if labels.count(label) > 1]
+    if twice:
+        raise OptionError(f"truth has {twice[0]!r} twice")
+    return dict(zip(labels, truth, strict=True))
+
+
 def truth_of(names: Sequence[str], truth: Any) -> Mapping[str, float]:
     """What is known of each model, by its label; infinity is nothing that is known."""
     if truth is None:
         return dict.fromkeys(names, math.nan)
-    if hasattr(truth, "to_dict") and {*truth.index} == {*names}:
-        truth = truth.to_dict()  # pandas, by label
+    if hasattr(truth, "index") and hasattr(truth, "to_numpy"):
+        truth = _from_pandas(truth)
     if isinstance(truth, Mapping):
         given = {str(name): value for name, value in truth.items()}
         unknown = [name for name in given if name not in names]

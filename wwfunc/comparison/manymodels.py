@@ -12,6 +12,7 @@ from wwfunc.analysis import Analysis
 from wwfunc.columns import SUMMARY
 from wwfunc.comparison.labelled import named_models, truth_of
 from wwfunc.comparison.rankcorrelation import FEWEST, RankCorrelation, holm, kendall
+from wwfunc.errors import OptionError
 from wwfunc.options import Options, make_options
 from wwfunc.pipeline import analyze
 
@@ -29,7 +30,11 @@ SIZES = (
     "the models differ in depth or width: within a family of that kind the norms often order "
     "accuracy better than alpha, and the published results are mixed"
 )
+CHANGES = (
+    "some rows are averages of changes from a base model, others of weights, or of another base"
+)
 OPTIONS = "the analyses were made with different options: their averages are not of one kind"
+DIGITS = 10
 FEW = "{} models with a known truth: a tau of so few says little, whatever it is"
 
 
@@ -47,6 +52,8 @@ class ModelRow:
     sizes: tuple[tuple[int, int, int], ...]
     """N, M and slices of each layer."""
     options: Options
+    base: str | None
+    """What the model was measured as a change of."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -84,10 +91,11 @@ class Comparison:
         if not self.has_truth:
             return {}
         truth = [row.truth for row in self.rows]
-        return {
-            metric: kendall([row.summary[metric] for row in self.rows], truth)
-            for metric in self.metrics
-        }
+        return {metric: kendall(self._values(metric), truth) for metric in self.metrics}
+
+    def _values(self, metric: str) -> list[float]:
+        """Without the digits that are rounding, so that equal averages are tied."""
+        return [float(f"{row.summary[metric]:.{DIGITS}g}") for row in self.rows]
 
     @property
     def notes(self) -> list[str]:
@@ -97,6 +105,8 @@ class Comparison:
             found.append(ACROSS)
         elif len({row.sizes for row in self.rows}) > 1:
             found.append(SIZES)
+        if len({row.base for row in self.rows}) > 1:
+            found.append(CHANGES)
         if len({row.options for row in self.rows}) > 1:
             found.append(OPTIONS)
         known = sum(not math.isnan(row.truth) for row in self.rows)
@@ -152,7 +162,7 @@ def compare(
     models
         What `analyze` takes, or an `Analysis` that is there already; by label in a mapping.
     options, **changes
-        As for `analyze`, for those that are to be measured.
+        As for `analyze`, for those that are to be measured; refused where none is.
     labels
         A name for each model; None takes the names of the files.
     truth
@@ -169,7 +179,8 @@ def compare(
     Raises
     ------
     OptionError
-        If labels repeat, or labels or truth are not one for each model.
+        If labels repeat, labels or truth are not one for each model, or nothing is to be measured
+        by the options.
     InputError
         If there are no models; and what `analyze` raises.
 
@@ -190,6 +201,8 @@ def compare(
     options = make_options(options, **changes)
     checks.callback("progress", progress)
     named = named_models(models, labels)
+    if all(isinstance(model, Analysis) for model in named.values()) and options != Options():
+        raise OptionError("options are for models to be measured; these were analysed before")
     known = truth_of(list(named), truth)
     rows = []
     for name, model in named.items():
@@ -201,7 +214,7 @@ def compare(
 
 
 def _row(label: str, analysis: Analysis, truth: float) -> ModelRow:
-    layers = [record.layer for record in analysis.records]
+    layers = [record.layer for record in analysis.counted]
     return ModelRow(
         label=label,
         source=analysis.provenance.source,
@@ -210,4 +223,5 @@ def _row(label: str, analysis: Analysis, truth: float) -> ModelRow:
         kinds=frozenset((layer.kind, layer.role) for layer in layers),
         sizes=tuple((layer.N, layer.M, layer.rf) for layer in layers),
         options=analysis.options,
+        base=analysis.provenance.base,
     )

@@ -93,7 +93,8 @@ def subspace_overlap(A: Float[Array, "n m"], B: Float[Array, "n m"], rank: int) 
         xp.sum((one.T @ other) ** 2 * xp.outer(kept, kept))
         for one, other in zip(first[:2], second[:2], strict=True)
     )
-    return xp.where(k > 0, shared / (2 * xp.where(k > 0, k, 1)), xp.nan)
+    share = xp.minimum(shared / (2 * xp.where(k > 0, k, 1)), 1.0)
+    return xp.where(k > 0, share, xp.nan)
 
 
 def _leading(W: Float[Array, "n m"], k: int) -> tuple[Array, Array, Array]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from wwfunc.comparison import layouts
 from wwfunc.errors import InputError
 from wwfunc.layers import names
 from wwfunc.layers.find import Finding
@@ -19,6 +19,12 @@ _KOHYA = re.compile(r"^(?:lora|lycoris)_(?:(unet|te1?|te2|te3|text_encoder|trans
 _BESIDE = re.compile(r"\.lora(\.[^.]+)?$")
 """What is behind the name of a module that has several changes."""
 _PARTS = {"te": "text_encoder", "te1": "text_encoder", "te2": "text_encoder_2"}
+_SINGLE_FILE = {
+    "model_diffusion_model_": "unet_",
+    "cond_stage_model_transformer_": "text_encoder_",
+    "conditioner_embedders_0_transformer_": "text_encoder_",
+}
+"""How the parts of a pipeline begin in a file that holds all of it."""
 
 Named = Mapping[str, Task]
 """Layers by each name that their tensor has: tied ones have several."""
@@ -67,8 +73,9 @@ def matching(ours: Sequence[Finding], theirs: Sequence[Finding]) -> Matching:
     tasks = [finding.task for finding in ours if finding.task]
     found = {task.layer.tensor for task in partners.values()}
     reasons, alone = _reasons(theirs, "other"), _reasons(ours, "first")
+    matches = [_match(task, partners.get(task.layer.tensor), reasons) for task in tasks]
     return Matching(
-        matches=tuple(_match(t, partners.get(t.layer.tensor), reasons) for t in tasks),
+        matches=tuple(_but_square_ones(matches, tasks)),
         rest=tuple(
             Alone(task=finding.task, reason=_why(finding.task, alone))
             for finding in theirs
@@ -77,10 +84,11 @@ def matching(ours: Sequence[Finding], theirs: Sequence[Finding]) -> Matching:
     )
 
 
-def check_some(found: Matching, first: str, second: str) -> None:
+def check_some(found: Matching, ours: Sequence[Finding], first: str, second: str) -> None:
     """Two models of which no layer has the name of another were not meant."""
     if not found.matches:
-        raise InputError(f"{first} has no layer")
+        why = f"; {ours[0].tensor!r}: {ours[0].reason}" if ours else ""
+        raise InputError(f"{first} has no layer{why}")
     if any(match.theirs for match in found.matches):
         return
     one, count = found.matches[0], len(found.rest)
@@ -92,34 +100,29 @@ def check_some(found: Matching, first: str, second: str) -> None:
     )
 
 
-def sides(task: Task) -> tuple[int, int, int]:
-    """Outputs, inputs and slices of a layer."""
-    shape, hint = task.handle.shape, task.hint
-    rows, cols = (math.prod(shape[axis] for axis in axes) for axes in (hint.rows, hint.cols))
-    return rows, cols, task.layer.rf
-
-
 def _match(ours: Task, theirs: Task | None, reasons: Mapping[str, str]) -> Match:
     if theirs is None:
         return Match(ours=ours, theirs=None, reason=_why(ours, reasons))
-    theirs = _as_adapted(ours, theirs)
-    if sides(ours) == sides(theirs):
-        return Match(ours=ours, theirs=theirs)
-    here, there = (_size(task) for task in (ours, theirs))
+    found = layouts.partner(ours, theirs)
+    if found:
+        return Match(ours=found[0], theirs=found[1])
+    here, there = (layouts.size(task) for task in (ours, theirs))
     return Match(ours=ours, theirs=theirs, reason=f"the shapes differ: {here} and {there}")
 
 
-def _as_adapted(ours: Task, theirs: Task) -> Task:
-    """An adapter's configuration says how a weight of PyTorch's is stored, its name does not."""
-    adapted = isinstance(ours.handle, LowRank) and ours.handle.transposed
-    same = theirs.handle.shape == ours.handle.shape and theirs.layer.tensor.endswith("weight")
-    return replace(theirs, hint=ours.hint) if adapted and same else theirs
-
-
-def _size(task: Task) -> str:
-    """Outputs by inputs, whatever the layout."""
-    rows, cols, slices = sides(task)
-    return f"{rows} x {cols}" + (f" x {slices}" if slices != 1 else "")
+def _but_square_ones(matches: Sequence[Match], tasks: Sequence[Task]) -> Sequence[Match]:
+    """Where a change had to be turned, those whose shape does not tell are left out."""
+    pairs = zip(matches, tasks, strict=True)
+    wrong = next((m.ours.layer.longname for m, task in pairs if m.ours is not task), None)
+    if wrong is None:
+        return matches
+    reason = f"which side is its input cannot be told: fan_in_fan_out does not hold for {wrong}"
+    return [
+        replace(match, reason=match.reason or reason)
+        if match.theirs and layouts.is_square_change(match.ours)
+        else match
+        for match in matches
+    ]
 
 
 def _reasons(findings: Sequence[Finding], model: str) -> Mapping[str, str]:
@@ -170,20 +173,27 @@ def _beside(ours: Named, theirs: Named) -> dict[str, str]:
 
 def _by_pipeline(ours: Named, theirs: Named) -> dict[str, str]:
     """Kohya's names, which have underscores for dots, where the base is a whole pipeline."""
-    return _by_key(_adapters(ours), theirs, lambda name: _flat(name, whole=True))
+    return _by_key(_kohya(ours), theirs, lambda name: _flat(name, whole=True))
 
 
 def _by_module(ours: Named, theirs: Named) -> dict[str, str]:
     """The same where the base is one part of it."""
-    return _by_key(_adapters(ours), theirs, lambda name: _flat(name, whole=False))
+    return _by_key(_kohya(ours), theirs, lambda name: _flat(name, whole=False))
 
 
 def _adapters(named: Named) -> Named:
     return {name: task for name, task in named.items() if isinstance(task.handle, LowRank)}
 
 
+def _kohya(named: Named) -> Named:
+    return {n: task for n, task in _adapters(named).items() if _KOHYA.match(_long(n))}
+
+
 def _flat(tensor: str, *, whole: bool) -> str:
     flat = _long(tensor).replace(".", "_")
+    for prefix, part in _SINGLE_FILE.items():
+        if flat.startswith(prefix):
+            flat = part + flat.removeprefix(prefix)
     found = _KOHYA.match(flat)
     if not found:
         return flat

@@ -22,7 +22,9 @@ def tasks_of(match: Match, options: Options) -> Sequence[Task]:
     delta = replace(ours, handle=change(ours, theirs), base=theirs)
     if options.peft == "peft_only":
         return [delta]
-    layer = replace(ours.layer, dtype=theirs.layer.dtype)
+    whole = replace(ours.layer, lora_rank=None)
+    layer = replace(whole, dtype=theirs.layer.dtype)
     base = replace(ours, layer=layer, handle=theirs.handle, hint=theirs.hint)
-    parts = {"base": base, "delta": delta, "merged": replace(ours, handle=merged(ours, theirs))}
+    after = replace(ours, layer=whole, handle=merged(ours, theirs))
+    parts = {"base": base, "delta": delta, "merged": after}
     return [replace(task, layer=replace(task.layer, part=part)) for part, task in parts.items()]

@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from wwfunc import checks
-from wwfunc.checkpoint import Checkpoint, Handle, TensorHint, as_handle
+from wwfunc.checkpoint import TensorHint
 from wwfunc.checks import Selector
 from wwfunc.comparison import matrixdistances, spectraldistances
+from wwfunc.comparison.biases import Biases, bias_distance, bias_of, biases_of
 from wwfunc.comparison.differences import in_layout
 from wwfunc.comparison.distancerecords import Distances, LayerDistance
-from wwfunc.comparison.pairing import Match, check_some, matching, sides
-from wwfunc.dtypes import is_real_float
-from wwfunc.layers import names
-from wwfunc.layers.find import find
+from wwfunc.comparison.layouts import sides
+from wwfunc.comparison.pairing import Match, check_some, matching
+from wwfunc.layers.coverage import Coverage, CoverageRow
+from wwfunc.layers.find import Finding, coverage_row, find
 from wwfunc.layers.layer import Task
 from wwfunc.layers.select import chosen
+from wwfunc.lowrank import LowRank
 from wwfunc.matrices import unfold
 from wwfunc.options import DISTANCES, DistanceMethod
 from wwfunc.sources import as_checkpoint, with_hints
 
 SUBSPACE_RANK = 10
 
-Biases = Mapping[str, Handle]
-"""By the names of their layers."""
+BESIDE_WEIGHTS = "one is what an adapter changes, the other a weight: see analyze(base_model=)"
 
 
 def distances(
@@ -67,8 +68,8 @@ def distances(
     Returns
     -------
     Distances
-        `.rows`, `.details`, `.mean_W`, `.mean_b`, `.unmatched`. A layer in one model alone, or of
-        another shape, is a row that says so.
+        `.rows`, `.details`, `.mean_W`, `.mean_b`, `.unmatched`, and the `.coverage` of either. A
+        layer in one model alone, or of another shape, is a row that says so.
 
     Raises
     ------
@@ -78,8 +79,8 @@ def distances(
     Notes
     -----
     Layers match by name, or by name behind one prefix; never by place. One pair is in memory at a
-    time, in float64. WeightWatcher's "raw", "euclidean" and "cka" (which it does not centre, and
-    whose numerator is not squared) are these.
+    time, in float64, with up to four copies while it is compared. WeightWatcher's "raw",
+    "euclidean" and "cka" (which it does not centre, and whose numerator is not squared) are these.
 
     References
     ----------
@@ -99,19 +100,31 @@ def distances(
     checks.callback("progress", progress)
     selectors = checks.selectors("layers", layers)
     first, second = with_hints((as_checkpoint(a), as_checkpoint(b)), hints)
-    found = matching(find(first), find(second))
-    check_some(found, "the first model", "the second")
+    findings = find(first), find(second)
+    found = matching(*findings)
+    check_some(found, findings[0], "the first model", "the second")
     wanted = chosen([match.ours.layer for match in found.matches], selectors)
     matches = [match for match in found.matches if match.ours.layer.tensor in wanted]
-    biases = _biases(first), _biases(second)
-    rows = []
+    biases = biases_of(first), biases_of(second)
+    rows, ours, theirs = [], {}, {}
     for done, match in enumerate(matches, 1):
-        rows.append(_row(match, method, rank, biases))
+        row = _row(match, method, rank, biases)
+        rows.append(row)
+        ours[match.ours.layer.tensor] = row
+        if match.theirs:
+            theirs[match.theirs.layer.tensor] = row
         if progress is not None:
             progress(done, len(matches), match.ours.layer.longname)
-    if not selectors:
-        rows += [_alone(other.task, f"skipped: {other.reason}") for other in found.rest]
-    return Distances(method=method, rows=tuple(rows), sources=(first.source, second.source))
+    for other in () if selectors else found.rest:
+        row = _alone(other.task, f"skipped: {other.reason}")
+        rows.append(row)
+        theirs[other.task.layer.tensor] = row
+    return Distances(
+        method=method,
+        rows=tuple(rows),
+        sources=(first.source, second.source),
+        coverage=(_coverage(findings[0], ours), _coverage(findings[1], theirs)),
+    )
 
 
 def _row(
@@ -121,19 +134,27 @@ def _row(
     partner = theirs.layer.longname if theirs else ""
     if theirs is None or match.reason:
         return _alone(ours, f"skipped: {match.reason}", partner)
+    if isinstance(ours.handle, LowRank) != isinstance(theirs.handle, LowRank):
+        return _alone(ours, f"skipped: {BESIDE_WEIGHTS}", partner)
     if not ours.layer.num_evals:
         return _alone(ours, "skipped: an empty tensor", partner)
     try:
         distance = _distance(ours, theirs, method, rank)
         delta_b = math.nan
         if method in ("raw", "euclidean"):
-            delta_b = _bias_distance(_bias(ours, biases[0]), _bias(theirs, biases[1]))
+            delta_b = bias_distance(bias_of(ours, biases[0]), bias_of(theirs, biases[1]))
     except Exception as cause:  # a tensor from a stranger may raise anything when it is read
         return _alone(ours, f"failed: {type(cause).__name__}: {cause}", partner)
     if not math.isfinite(distance):
         return _alone(ours, "failed: NaN, infinity, or nothing but zeros", partner)
+    handles = ours.handle, theirs.handle
+    remarks = {handle.remark for handle in handles if isinstance(handle, LowRank)} - {""}
     return LayerDistance(
-        layer=ours.layer, partner=partner, delta_W=distance, delta_b=delta_b, status="success"
+        layer=ours.layer,
+        partner=partner,
+        delta_W=distance,
+        delta_b=delta_b,
+        status="; ".join(["success", *remarks]),
     )
 
 
@@ -149,8 +170,9 @@ def _distance(ours: Task, theirs: Task, method: DistanceMethod, rank: int) -> fl
     if not (np.isfinite(first).all() and np.isfinite(second).all()):
         return math.nan  # LAPACK never sees it
     if method == "raw":
-        return float(matrixdistances.frobenius(first.reshape(1, -1), second.reshape(1, -1)))
+        first, second = (stack.reshape(1, 1, -1) for stack in (first, second))
     measure: dict[str, Callable[[np.ndarray, np.ndarray], Any]] = {
+        "raw": matrixdistances.frobenius,
         "euclidean": matrixdistances.frobenius,
         "cka": matrixdistances.cka,
         "centred_cka": lambda A, B: matrixdistances.cka(A, B, centred=True),
@@ -169,28 +191,15 @@ def _slices(tensor: np.ndarray, task: Task) -> np.ndarray:
     return stack if stack.shape[1] == sides(task)[0] else stack.swapaxes(1, 2)
 
 
-def _biases(checkpoint: Checkpoint) -> Biases:
-    """Tensors named `bias`, by the name of their layer."""
-    found = {}
-    for name, leaf in checkpoint.items():
-        head, _, last = names.dotted(name).rpartition(".")
-        if last == "bias":
-            found[head] = as_handle(leaf)
-    return found
+def _coverage(findings: Sequence[Finding], rows: Mapping[str, LayerDistance]) -> Coverage:
+    """What became of each tensor of one model, given the rows by their tensors in it."""
+    return Coverage(_coverage_row(finding, rows.get(finding.tensor)) for finding in findings)
 
 
-def _bias(task: Task, biases: Biases) -> Handle | None:
-    """What stands beside the weight."""
-    head, _, last = names.dotted(task.layer.tensor).rpartition(".")
-    return biases.get(head) if last in names.WEIGHT_PARTS else None
-
-
-def _bias_distance(first: Handle | None, second: Handle | None) -> float:
-    if first is None or second is None or first.shape != second.shape:
-        return math.nan
-    if not all(is_real_float(handle.dtype) for handle in (first, second)):
-        return math.nan
-    one, other = (handle.read().astype(np.float64).reshape(1, -1) for handle in (first, second))
-    with np.errstate(all="ignore"):
-        distance = float(matrixdistances.frobenius(one, other))
-    return distance if math.isfinite(distance) else math.nan
+def _coverage_row(finding: Finding, row: LayerDistance | None) -> CoverageRow:
+    if row is None:
+        reason = finding.reason or "not selected by layers="
+        return coverage_row(finding, "skipped", reason, "")
+    done = not math.isnan(row.delta_W)
+    status, reason = ("analysed", "") if done else ("skipped", row.status)
+    return coverage_row(finding, status, reason, row.layer.longname)

@@ -11,6 +11,7 @@ from typing import get_args
 from wwfunc.checkpoint import Checkpoint, Handle, Kind, TensorHint, as_handle
 from wwfunc.errors import OptionError
 from wwfunc.layers import names
+from wwfunc.layers.coverage import CoverageRow
 from wwfunc.layers.layer import Layer, Task
 from wwfunc.layers.rules import Facts, Skip, judge, unreadable
 from wwfunc.lowrank import LowRank
@@ -30,6 +31,20 @@ class Finding:
     @property
     def layer(self) -> Layer | None:
         return self.task.layer if self.task else None
+
+
+def coverage_row(finding: Finding, status: str, reason: str, longname: str) -> CoverageRow:
+    """What became of a tensor."""
+    return CoverageRow(
+        tensor=finding.tensor,
+        shape=finding.handle.shape,
+        dtype=finding.handle.dtype.name,
+        num_params=math.prod(finding.handle.shape),
+        status=status,
+        rule=finding.rule,
+        reason=reason,
+        longname=longname,
+    )
 
 
 def find(checkpoint: Checkpoint) -> list[Finding]:

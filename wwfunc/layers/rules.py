@@ -96,7 +96,8 @@ def optimiser(t: Facts) -> Verdict:
 def adapter_factor(t: Facts) -> Verdict:
     if not _ADAPTERS.search(t.name):
         return None
-    return Skip("a lone factor of an adapter: only the product of both is a weight", weight=True)
+    words = "a factor of an adapter; wwfunc.load reads plain pairs of them as their product"
+    return Skip(words, weight=True)
 
 
 def buffer(t: Facts) -> Verdict:
