@@ -77,6 +77,11 @@ def test_layouts_that_are_not_known_to_be_one_are_not_compared():
         ({"x.weight": (4, 3), "x.bias": [1j]}, {"x.weight": (4, 3), "x.bias": [2j]}, None),
         ({"x.weight": (4, 3), "x.bias": [np.inf]}, {"x.weight": (4, 3), "x.bias": [1.0]}, None),
         ({"x.weight": (4, 3)}, {"x.weight": (4, 3), "x.bias": [1.0]}, None),
+        (
+            {"x.weight": (4, 3), "x.bias": [1.7e308] * 2},
+            {"x.weight": (4, 3), "x.bias": [0, 0]},
+            None,
+        ),
     ],
 )
 def test_biases(first, second, distance):

@@ -205,6 +205,7 @@ def test_bounds(shape, seed):
     assert 0 <= jensen_shannon(A, B) <= math.sqrt(math.log(2))
     for name in ("cka", "centred", "subspace"):
         assert 0 <= float(FUNCTIONS[name](A, B)) <= 1 + 1e-12
+    assert float(FUNCTIONS["subspace"](A, A)) <= 1
 
 
 @pytest.mark.parametrize("name", ["frobenius", "cka", "centred", "subspace"])

@@ -59,9 +59,29 @@ def test_heads_are_part_of_the_shape(second, fits):
     assert (found.matches[0].reason == "") is fits
 
 
+def test_a_table_is_never_turned():
+    change = LowRank(*map(as_handle, (np.ones((30, 2)), np.ones((2, 10)))), 1.0, (30, 10))
+    ours = find(Checkpoint({"emb.weight": change}, hints={"*": TensorHint("embedding")}))
+    (match,) = matching(ours, model(["emb.weight"], (10, 30))).matches
+    assert match.reason == "the shapes differ: 30 x 10 and 10 x 30"
+
+
+def test_what_a_hint_says_of_the_base_stays():
+    """Only a weight of PyTorch's, whose name does not tell, is stored as the adapter says."""
+    change = LowRank(
+        *map(as_handle, (np.ones((10, 2)), np.ones((2, 10)))), 1.0, (10, 10), transposed=True
+    )
+    turned = TensorHint("dense", rows=(1,), cols=(0,))
+    ours = find(Checkpoint({"x.weight": change}, hints={"*": turned}))
+    plain = Checkpoint({"x.kernel": np.eye(10)}, hints={"*": TensorHint("dense")})
+    (match,) = matching(ours, find(plain)).matches
+    assert match.theirs.hint == TensorHint("dense")
+
+
 def mixed(transposed):
-    """An adapter of an input-first layer, a plain one and a square one, by one word for all."""
+    """An adapter of an input-first layer, a plain one and two square ones, by one word for all."""
     shapes = {"first.weight": (30, 10), "plain.weight": (12, 10), "square.weight": (10, 10)}
+    shapes["other.weight"] = (10, 10)
     return find(
         Checkpoint(
             {
@@ -89,6 +109,7 @@ def test_one_word_of_an_adapter_for_layers_of_two_kinds(transposed):
             "first.weight": RNG.standard_normal((10, 30)),  # as GPT-2 has it
             "plain.weight": RNG.standard_normal((12, 10)),
             "square.weight": RNG.standard_normal((10, 10)),
+            "other.weight": RNG.standard_normal((11, 11)),
         }
     )
     ours = mixed(transposed)
@@ -103,6 +124,7 @@ def test_one_word_of_an_adapter_for_layers_of_two_kinds(transposed):
     wrong = "plain" if transposed else "first"
     words = f"which side is its input cannot be told: fan_in_fan_out does not hold for {wrong}"
     assert by_name["square.weight"].reason == words
+    assert by_name["other.weight"].reason == "the shapes differ: 10 x 10 and 11 x 11"
 
 
 def test_an_adapter_whose_word_holds_leaves_square_layers_alone():
@@ -113,6 +135,7 @@ def test_an_adapter_whose_word_holds_leaves_square_layers_alone():
                 "first.weight": (30, 10),
                 "plain.weight": (12, 10),
                 "square.weight": (10, 10),
+                "other.weight": (10, 10),
             }.items()
         }
     )

@@ -77,7 +77,7 @@ def _from_pandas(truth: Any) -> Any:
         raise OptionError("truth is one number for each model: a Series, not a table")
     if type(truth.index).__name__ == "RangeIndex":
         return list(truth)
-    labels = [str(label) for label in truth.index]
+    labels = list(truth.index)
     twice = [label for label in labels if labels.count(label) > 1]
     if twice:
         raise OptionError(f"truth has {twice[0]!r} twice")

@@ -21,7 +21,7 @@ def alike(ours: Task, theirs: Task) -> bool:
     if sides(ours) != sides(theirs):
         return False
     ways = zip(_lengths(ours), _lengths(theirs), strict=True)
-    return all(a == b or min(len(a), len(b)) < 2 or math.prod(a) == 1 for a, b in ways) and (
+    return all(a == b or min(len(a), len(b)) < 2 for a, b in ways) and (
         _kernel(ours) == _kernel(theirs) or math.prod(_kernel(ours)) == 1
     )
 
