@@ -79,7 +79,7 @@ def test_layouts_that_are_not_known_to_be_one_are_not_compared():
         ({"x.weight": (4, 3)}, {"x.weight": (4, 3), "x.bias": [1.0]}, None),
         (
             {"x.weight": (4, 3), "x.bias": [1.7e308] * 2},
-            {"x.weight": (4, 3), "x.bias": [0, 0]},
+            {"x.weight": (4, 3), "x.bias": [0.0, 0.0]},
             None,
         ),
     ],
