@@ -30,6 +30,8 @@ def open_models(arguments: argparse.Namespace, paths: Sequence[str]) -> list[Che
     """Several checkpoints: `--key` is for those that hold a part of that name, at least for one."""
     if arguments.key is None:
         return [open_model(arguments, path) for path in paths]
+    if not paths:
+        raise OptionError("key= chooses a part of a checkpoint, not of a saved analysis")
     models, refusals = [], []
     for path in paths:
         try:
