@@ -80,7 +80,7 @@ def test_the_key_is_for_those_that_hold_such_a_part(tmp_path, files, capsys):
     assert "has no option 'key'" in capsys.readouterr().err
     wwfunc.analyze(files["base"]).save(tmp_path / "run.json")
     assert main(["compare", str(tmp_path / "run.json"), "--key", "ema"]) == 1
-    assert "key= chooses a part of a checkpoint" in capsys.readouterr().err
+    assert "--key chooses a part of a checkpoint" in capsys.readouterr().err
 
 
 def test_compare(files, tmp_path, capsys):

@@ -31,7 +31,7 @@ def open_models(arguments: argparse.Namespace, paths: Sequence[str]) -> list[Che
     if arguments.key is None:
         return [open_model(arguments, path) for path in paths]
     if not paths:
-        raise OptionError("key= chooses a part of a checkpoint, not of a saved analysis")
+        raise OptionError("--key chooses a part of a checkpoint, not of a saved analysis")
     models, refusals = [], []
     for path in paths:
         try:
