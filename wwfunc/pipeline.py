@@ -18,7 +18,7 @@ from wwfunc.errors import InputError, OptionError
 from wwfunc.layers.coverage import Coverage, CoverageRow
 from wwfunc.layers.find import Finding, coverage_row, find
 from wwfunc.layers.layer import Task
-from wwfunc.layers.select import chosen, unfit
+from wwfunc.layers.select import NOT_SELECTED, chosen, unfit
 from wwfunc.layers.views import views
 from wwfunc.lowrank import LowRank
 from wwfunc.options import Options, make_options
@@ -30,7 +30,6 @@ logger = logging.getLogger("wwfunc")
 Progress = Callable[[int, int, str], None]
 """Called with the layers done, the layers in all, and the name of the one just done."""
 
-NOT_SELECTED = "not selected by layers="
 NOT_MEASURED = "described, not measured"
 
 _PLAIN = {"peft": "peft_only", "intruders": False}

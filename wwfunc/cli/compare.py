@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
 
 from wwfunc.analysis import Analysis, load_analysis
 from wwfunc.checkpoint import Checkpoint
@@ -30,8 +29,8 @@ def run(arguments: argparse.Namespace) -> int:
         console.print(show.comparison_table(found))
         if found.has_truth:
             console.print(show.correlation_table(found))
-        for line in _lines(found):
-            console.print(show.safe(line), soft_wrap=True)
+        for note in found.notes:
+            console.print(show.safe(f"note: {note}"), soft_wrap=True)
     for output in arguments.output:
         write_rows(found.as_dicts(), output)
     return _verdict(found)
@@ -55,8 +54,3 @@ def _opened(arguments: argparse.Namespace) -> list[Analysis | Checkpoint]:
     }
     others = iter(common.open_models(arguments, [p for p in arguments.models if p not in saved]))
     return [saved[path] if path in saved else next(others) for path in arguments.models]
-
-
-def _lines(found: Comparison) -> Iterator[str]:
-    for note in found.notes:
-        yield f"note: {note}"

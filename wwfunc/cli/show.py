@@ -181,8 +181,7 @@ def _identity(record: LayerRecord, width: int) -> list[str]:
     layer = record.layer
     kind = [layer.kind] if width >= KIND_WIDTH else []
     name = f"{layer.longname} [{layer.part}]" if layer.part else layer.longname
-    size = f"{layer.N} x {layer.M}" + (f" x {layer.rf}" if layer.rf > 1 else "")
-    return [str(layer.layer_id), safe(name), *kind, size]
+    return [str(layer.layer_id), safe(name), *kind, layer.size]
 
 
 def safe(text: str) -> str:
@@ -210,9 +209,8 @@ def distance_table(found: Distances) -> Table:
         layer, name = row.layer, row.layer.longname
         renamed = row.partner and row.partner != name
         words = f"{row.status}, {row.partner} there" if renamed else row.status
-        size = f"{layer.N} x {layer.M}" + (f" x {layer.rf}" if layer.rf > 1 else "")
         numbers = _number(row.delta_W), _number(row.delta_b)
-        table.add_row(str(layer.layer_id), safe(name), size, *numbers, safe(words))
+        table.add_row(str(layer.layer_id), safe(name), layer.size, *numbers, safe(words))
     return table
 
 

@@ -20,7 +20,7 @@ from wwfunc.comparison.pairing import Match, check_some, matching
 from wwfunc.layers.coverage import Coverage, CoverageRow
 from wwfunc.layers.find import Finding, coverage_row, find
 from wwfunc.layers.layer import Task
-from wwfunc.layers.select import chosen
+from wwfunc.layers.select import NOT_SELECTED, chosen
 from wwfunc.lowrank import LowRank
 from wwfunc.matrices import unfold
 from wwfunc.options import DISTANCES, DistanceMethod
@@ -198,7 +198,7 @@ def _coverage(findings: Sequence[Finding], rows: Mapping[str, LayerDistance]) ->
 
 def _coverage_row(finding: Finding, row: LayerDistance | None) -> CoverageRow:
     if row is None:
-        reason = finding.reason or "not selected by layers="
+        reason = finding.reason or NOT_SELECTED
         return coverage_row(finding, "skipped", reason, "")
     done = not math.isnan(row.delta_W)
     status, reason = ("analysed", "") if done else ("skipped", row.status)

@@ -43,6 +43,11 @@ class Layer:
         return self.tensor, self.part
 
     @property
+    def size(self) -> str:
+        """The sides of its matrices, and how many there are where it is more than one."""
+        return f"{self.N} x {self.M}" + (f" x {self.rf}" if self.rf > 1 else "")
+
+    @property
     def num_evals(self) -> int:
         return self.rf * self.M
 

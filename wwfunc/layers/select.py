@@ -11,6 +11,8 @@ from wwfunc.errors import SelectionError
 from wwfunc.layers.layer import Layer
 from wwfunc.options import Options
 
+NOT_SELECTED = "not selected by layers="
+
 
 def chosen(layers: Sequence[Layer], selectors: Sequence[Selector]) -> set[str]:
     """Names of the tensors whose layers the selectors take.

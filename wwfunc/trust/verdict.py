@@ -70,10 +70,11 @@ def _of_power_law(layer: Layer, measures: Measures) -> str:
 
 
 def _beside_random(layer: Layer, p_random: float) -> str:
-    shape = f"{layer.N} x {layer.M}" + (f" x {layer.rf}" if layer.rf > 1 else "")
     if p_random > 1 - CHANCE:
-        return f"lighter-tailed than a random {shape} matrix ({p_random:.0%} have a lower alpha)"
-    return f"as a random {shape} matrix would look ({p_random:.0%} have so low an alpha)"
+        return (
+            f"lighter-tailed than a random {layer.size} matrix ({p_random:.0%} have a lower alpha)"
+        )
+    return f"as a random {layer.size} matrix would look ({p_random:.0%} have so low an alpha)"
 
 
 def _alternatives(trust: Trust) -> tuple[str, str]:
