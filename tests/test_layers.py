@@ -307,3 +307,9 @@ def test_every_tensor_has_one_finding_whatever_its_name_and_its_place(tensors, r
     assert all(layer.N * layer.M * layer.rf == layer.num_params for layer in layers)
     ids = [layer.layer_id for layer in layers]
     assert ids == sorted(set(ids))
+
+
+@pytest.mark.parametrize(("taps", "size"), [(1, "16 x 12"), (2, "16 x 12 x 2")])
+def test_the_size_of_a_layer_in_words(taps, size):
+    (finding,) = find(Checkpoint({"c.weight": np.ones((16, 12, 1, taps))}))
+    assert finding.layer.size == size

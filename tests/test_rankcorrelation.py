@@ -102,3 +102,11 @@ def test_holm():
     assert math.isnan(holm([0.04, 0.01, math.nan, 0.03])[2])
     assert holm([0.6, 0.7]) == [1.0, 1.0]
     assert holm([]) == []
+
+
+def test_the_interval_by_hand():
+    """tau = 0.6 of six: atanh 0.6 = 0.693147, and 1.959964 sqrt(0.437 / 2) = 0.916165 beside it."""
+    found = kendall([1, 2, 3, 4, 5, 6], [2, 3, 4, 1, 5, 6])
+    assert found.tau == pytest.approx(0.6)
+    assert found.low == pytest.approx(math.tanh(0.693147 - 0.916165), abs=2e-6)
+    assert found.high == pytest.approx(math.tanh(0.693147 + 0.916165), abs=2e-6)
